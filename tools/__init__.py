@@ -1,0 +1,1 @@
+"""Programs around the library: set-up, a local Kubernetes, demo and drill."""
