@@ -1,0 +1,1 @@
+"""Names that earlier releases of KubeSpawner gave to claims, by running them."""
