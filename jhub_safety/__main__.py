@@ -1,0 +1,5 @@
+"""``python -m jhub_safety``."""
+
+from jhub_safety.cli import main
+
+main()

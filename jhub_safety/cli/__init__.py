@@ -1,0 +1,32 @@
+"""``jhub-safety``: one file per command group."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from jhub_safety import __version__
+from jhub_safety.cli.claims import claims
+from jhub_safety.errors import SafetyError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="jhub-safety")
+def cli() -> None:
+    """Keep the homes of a JupyterHub on Kubernetes safe.
+
+    Commands that change something print their plan first and ask.
+    """
+
+
+cli.add_command(claims)
+
+
+def main() -> None:
+    """Entry point: errors of this library end as one sentence, not as a traceback."""
+    try:
+        cli(prog_name="jhub-safety")
+    except SafetyError as error:
+        click.echo(f"jhub-safety: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,126 @@
+"""What every command needs first: the cluster, the hub's configuration, its records."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import click
+from rich.console import Console
+
+from jhub_safety.cluster.claims import ClaimsApi
+from jhub_safety.cluster.client import Cluster, connect
+from jhub_safety.errors import ConfigError, Doubt
+from jhub_safety.hubconfig import HubConfig, load
+from jhub_safety.hubdb.records import HubRecords, read
+from jhub_safety.journal import Journal
+
+P = ParamSpec("P")
+
+console = Console(highlight=False)
+#: For everything that is not the answer: prompts, warnings, progress.
+notes = Console(stderr=True, highlight=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Where to look; the same options on every command."""
+
+    config: Path | None
+    context: str | None
+    namespace: str | None
+    db_url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    cluster: Cluster
+    hub: HubConfig
+    claims: ClaimsApi
+    options: Options
+
+    def records(self) -> HubRecords | None:
+        """The hub's rows; None, said on stderr, when the database cannot be read."""
+        try:
+            return read(self.options.db_url or self.hub.db_url)
+        except Doubt as doubt:
+            notes.print(
+                f"[yellow]Without the hub's records[/] (saved states unknown): {doubt}. "
+                "Run this where the hub runs, or name the database with --db-url.",
+                markup=True,
+            )
+            return None
+
+    def header(self) -> str:
+        return (
+            f"cluster {self.cluster.server} (context {self.cluster.context}), "
+            f"namespace {self.claims.namespace}, hub {self.hub.hub_name}"
+        )
+
+
+@asynccontextmanager
+async def connected(options: Options) -> AsyncIterator[Connection]:
+    """Raises ConfigError when there is no cluster or no configuration to go by."""
+    try:
+        manager = connect(options.context)
+        cluster = await manager.__aenter__()
+    except Exception as error:
+        raise ConfigError(
+            f"no cluster to talk to: {error}. Run inside the hub's pod or set KUBECONFIG."
+        ) from error
+    try:
+        hub = load(options.config, options.namespace or cluster.namespace)
+        namespace = options.namespace or hub.namespace
+        claims = ClaimsApi(cluster.api, namespace, timeout=30, patience=30)
+        yield Connection(cluster, hub, claims, options)
+    finally:
+        await manager.__aexit__(None, None, None)
+
+
+def command_line_journal() -> Journal:
+    """Operators' own actions: below $XDG_STATE_HOME, else ~/.local/state."""
+    base = os.environ.get("XDG_STATE_HOME")
+    directory = (Path(base) if base else Path.home() / ".local/state") / "jhub-safety"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        notes.print(f"[yellow]Without a journal[/]: {error}")
+        return Journal(None)
+    return Journal(directory / "journal.jsonl")
+
+
+def with_connection(
+    function: Callable[..., Coroutine[Any, Any, None]],
+) -> Callable[..., None]:
+    """Give a coroutine the common options, and a :class:`Connection` as its first argument."""
+
+    @click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        help="The hub's jupyterhub_config.py (default: the chart's, then ./jupyterhub_config.py).",
+    )
+    @click.option("--context", help="kubectl context (default: the pod's account, or current).")
+    @click.option("-n", "--namespace", help="Namespace of the claims (default: the hub's).")
+    @click.option("--db-url", help="The hub's database (default: from the configuration).")
+    @wraps(function)
+    def command(
+        config: Path | None,
+        context: str | None,
+        namespace: str | None,
+        db_url: str | None,
+        **arguments: Any,
+    ) -> None:
+        async def run() -> None:
+            options = Options(config, context, namespace, db_url)
+            async with connected(options) as connection:
+                await function(connection, **arguments)
+
+        asyncio.run(run())
+
+    return command

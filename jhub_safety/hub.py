@@ -1,0 +1,207 @@
+"""``setup(c)``: the only module that knows JupyterHub's application object and its corners.
+
+Methods of the application that are wrapped here have public names and are undocumented;
+``tests/hub`` holds each of them for JupyterHub 5.5 and 6.1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import jupyterhub
+from jupyterhub import orm
+from jupyterhub.app import JupyterHub
+from kubespawner import KubeSpawner
+from sqlalchemy import event
+from traitlets import HasTraits, TraitError
+from traitlets.config import Config
+from traitlets.config.loader import LazyConfigValue
+
+from jhub_safety.errors import ConfigError
+from jhub_safety.homes import HomesMixin, default_template
+from jhub_safety.hubdb.records import remember_former_user
+from jhub_safety.settings import SECTION, SafetySettings, effective
+from jhub_safety.spawner import SafeKubeSpawner, SafetyMixin
+from jhub_safety.volumes.names import Generation
+
+log = logging.getLogger("jhub_safety")
+
+_MARK = "_jhub_safety_setup"
+
+
+def setup(c: Config) -> None:
+    """Switch everything on, with safe defaults, in a jupyterhub_config.py.
+
+    The spawner class that the hub has configured is respected: one with the mixin stays, a
+    plain KubeSpawner (or none at all) becomes SafeKubeSpawner, another KubeSpawner subclass
+    gets the mixin put in front of it, and any other spawner is left alone. As later
+    configuration files may choose another class, the choice is made again, and all settings
+    are checked, when the hub has loaded everything.
+
+    Raises:
+        ConfigError: a setting that is known by now cannot be used.
+    """
+    configured = c.JupyterHub.get("spawner_class")
+    if configured is None or isinstance(configured, LazyConfigValue):
+        c.JupyterHub.spawner_class = SafeKubeSpawner
+    # Under "jupyterhub token" or "upgrade-db" there is no application, and instance()
+    # would make one.
+    if JupyterHub.initialized():
+        app = JupyterHub.instance()
+        if not getattr(app, _MARK, False):
+            setattr(app, _MARK, True)
+            # The last moment before the database opens: configuration is complete.
+            _before(app, "init_db", lambda: finish(app))
+
+
+def finish(app: JupyterHub) -> None:
+    """Choose the effective spawner class and check every setting; nothing is open yet.
+
+    Raises:
+        ConfigError: with class, trait, wanted form and value. The hub does not start.
+    """
+    chosen = app.spawner_class
+    safe = safe_class(chosen)
+    if safe is None:
+        app.log.warning(
+            "jhub-safety: %s.%s is no KubeSpawner; its homes are left to it.",
+            chosen.__module__,
+            chosen.__qualname__,
+        )
+        return
+    if safe is not chosen:
+        app.log.info(
+            "jhub-safety: spawner class %s.%s runs as %s",
+            chosen.__module__,
+            chosen.__qualname__,
+            safe.__name__,
+        )
+        app.spawner_class = safe
+    check_settings(safe, app.config)
+    follow_renamed_users(app)
+    if jupyterhub.version_info < (6,):
+        HomesMixin.on_refusal = staticmethod(_uncount)
+
+
+def _uncount(spawner: Any) -> None:
+    """Keep a refused spawn out of ``consecutive_failure_limit`` on JupyterHub 5.
+
+    There every failed spawn counts (handlers/base.py:1199, 5.5.0), and z2jh sets a limit of 5:
+    one user with two claims, pressing the button five times, would restart the hub. JupyterHub 6
+    does not count answers below 500.
+    """
+    settings = spawner.user.settings
+    settings["failure_count"] = settings.get("failure_count", 0) - 1
+
+
+def follow_renamed_users(app: JupyterHub) -> None:
+    """Let homes follow users whom an administrator renames (PATCH /users/NAME).
+
+    JupyterHub tells no spawner of it (apihandlers/users.py:394, 6.1.1), so the row itself is
+    watched. The former name goes into the servers' state, in the same transaction; the claims
+    are annotated right after.
+    """
+
+    def renamed(user: orm.User, new: str, old: object, _: object) -> None:
+        if not isinstance(old, str) or old == new or user.id is None:
+            return
+        servers = remember_former_user(user.orm_spawners.values(), old)
+        if servers:
+            names = [server.name for server in servers]
+            task = asyncio.ensure_future(_hand_over(app, user.id, names, old, new))
+            _tasks.add(task)
+            task.add_done_callback(_tasks.discard)
+
+    event.listen(orm.User.name, "set", renamed)
+
+
+#: asyncio keeps only weak references to tasks.
+_tasks: set[asyncio.Future[None]] = set()
+
+
+async def _hand_over(app: JupyterHub, user_id: int, servers: list[str], old: str, new: str) -> None:
+    # The handler that renames has not committed yet; let it finish first.
+    await asyncio.sleep(0)
+    for server in servers:
+        spawner = app.users[user_id].get_spawner(server)
+        try:
+            if spawner.user.name == new and isinstance(spawner, SafetyMixin):
+                await spawner.user_renamed(old, new)
+        except Exception as error:  # noqa: BLE001 - the next start does it again
+            app.log.warning(
+                "The home of %s still carries the former name %s: %s. Nothing was lost; it is "
+                "annotated at the next start.",
+                new,
+                old,
+                error,
+            )
+
+
+def safe_class(chosen: type) -> type | None:
+    """*chosen* with the mixin, or None when it is no KubeSpawner."""
+    if issubclass(chosen, SafetyMixin):
+        return chosen
+    if not issubclass(chosen, KubeSpawner):
+        return None
+    if chosen is KubeSpawner:
+        return SafeKubeSpawner
+    # Its own name stays visible: c.TheirSpawner.x goes on working, as does c.SafeKubeSpawner.x.
+    return type(f"Safe{chosen.__name__}", (SafetyMixin, chosen), {"__module__": chosen.__module__})
+
+
+def check_settings(cls: type[HasTraits], config: Config) -> None:
+    """Check what people wrote for our traits, before anybody logs in.
+
+    Raises:
+        ConfigError: an unknown name, a value of the wrong form, or a template that cannot be
+            used. JupyterHub itself would say so at the first spawn, or never.
+    """
+    traits = cls.class_traits(config=True)
+    own = SafetySettings.class_trait_names(config=True)
+    sections = [name for name in cls.section_names() if name in config]  # type: ignore[attr-defined]
+    ours = Config()
+    for section in sections:
+        for name, value in config[section].items():
+            if section == SECTION and name not in traits:
+                raise ConfigError(_unknown(section, name, list(traits)))
+            if name in own:
+                ours[SECTION][name] = value
+    try:
+        settings = SafetySettings(config=ours)
+    except TraitError as error:
+        # traitlets' text names the trait of an instance and the value; add where it was written.
+        raise ConfigError(f"{SECTION}: {error}") from error
+
+    template = effective(cls, config, "pvc_name_template") or default_template(cls, settings.homes)
+    generation = Generation("configured", template, "safe")
+    if settings.homes == "enforce" and "userid" in generation.fields:
+        raise ConfigError(
+            f"{SECTION}.pvc_name_template: {template!r} contains {{userid}}, a number that "
+            "every user gets anew when the hub database is lost, and with it an empty home. "
+            "Wanted: a template without it, or none at all. Existing claims are still found "
+            f"when you set {SECTION}.earlier_pvc_name_templates = [{template!r}]."
+        )
+
+
+def _unknown(section: str, name: str, known: list[str]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, known, n=1)
+    hint = f" Did you mean {section}.{near[0]}?" if near else ""
+    return f"{section}.{name} is not a setting.{hint}"
+
+
+def _before(app: JupyterHub, method: str, action: Callable[[], None]) -> None:
+    """Run *action* just before the application's *method*, on this instance alone."""
+    original = getattr(app, method)
+
+    @wraps(original)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        action()
+        return original(*args, **kwargs)
+
+    setattr(app, method, wrapped)

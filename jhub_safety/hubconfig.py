@@ -1,0 +1,127 @@
+"""What a hub's configuration file says, without starting the hub: the CLI's view of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from traitlets import import_item
+from traitlets.config import Config
+from traitlets.config.loader import ConfigFileNotFound, PyFileConfigLoader
+
+from jhub_safety.errors import ConfigError
+from jhub_safety.homes import default_template
+from jhub_safety.hub import check_settings, safe_class
+from jhub_safety.owner import Owner
+from jhub_safety.settings import STYLE_NAMES, SafetySettings, effective
+from jhub_safety.spawner import SafeKubeSpawner
+from jhub_safety.volumes.model import Question
+from jhub_safety.volumes.names import Generation, Place
+
+#: Where the Zero to JupyterHub image has it, then where a hub started by hand has it.
+DEFAULT_FILES = (
+    Path("/usr/local/etc/jupyterhub/jupyterhub_config.py"),
+    Path("jupyterhub_config.py"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HubConfig:
+    """The settings that decide about homes."""
+
+    settings: SafetySettings
+    hub_name: str
+    #: "" when the configuration leaves it to the pod's own.
+    namespace: str
+    template: str
+    slug_scheme: str
+    db_url: str
+
+    @property
+    def per_server(self) -> bool:
+        return Generation("configured", self.template, "safe").per_server
+
+    def owner(self, user: str, server: str = "", identity: str | None = None) -> Owner:
+        return Owner(self.hub_name, user, server if self.per_server else "", identity)
+
+    def question(
+        self, owner: Owner, saved: str | None, former_users: tuple[str, ...] = ()
+    ) -> Question:
+        """The question that a spawn of *owner* asks."""
+        declared = self.settings.declared_generations(self.template, self.slug_scheme)
+        style = STYLE_NAMES[0] if self.slug_scheme == "safe" else STYLE_NAMES[1]
+        place = Place(self.namespace, self.namespace)
+        name = Generation("new", self.template, style).render(owner, place=place)
+        return Question(
+            owner=owner,
+            own_name=name or owner.claim_name,
+            saved=saved,
+            place=place,
+            known=self.settings.known_generations(self.template, self.slug_scheme),
+            declared=declared,
+            per_server=self.per_server,
+            former_users=former_users,
+        )
+
+
+def load(path: Path | None, namespace: str) -> HubConfig:
+    """Read the configuration file at *path*, or the first default one that exists.
+
+    *namespace* counts where the file names none. The file is run as the hub runs it.
+
+    Raises:
+        ConfigError: there is no such file, or it cannot be used.
+    """
+    chosen = path or next((file for file in DEFAULT_FILES if file.exists()), None)
+    if chosen is None:
+        raise ConfigError(
+            "no jupyterhub_config.py found. Run this where the hub runs "
+            "(kubectl exec -it deploy/hub -- jhub-safety ...) or name the file with --config."
+        )
+    chosen = chosen.absolute()
+    try:
+        config = PyFileConfigLoader(chosen.name, path=str(chosen.parent)).load_config()
+    except ConfigFileNotFound as error:
+        raise ConfigError(f"{chosen}: no such file") from error
+    except Exception as error:
+        raise ConfigError(f"{chosen} cannot be run: {type(error).__name__}: {error}") from error
+    return understand(config, namespace)
+
+
+def understand(config: Config, namespace: str) -> HubConfig:
+    """Raises ConfigError when a setting cannot be used."""
+    cls = _spawner_class(config)
+    check_settings(cls, config)
+    ours = Config()
+    for name in SafetySettings.class_trait_names(config=True):
+        if (value := effective(cls, config, name)) is not None:
+            ours.SafetySettings[name] = value
+    settings = SafetySettings(config=ours)
+    namespace = effective(cls, config, "namespace") or namespace
+    return HubConfig(
+        settings=settings,
+        hub_name=settings.hub_name or namespace,
+        namespace=namespace,
+        template=effective(cls, config, "pvc_name_template")
+        or default_template(cls, settings.homes),
+        slug_scheme=effective(cls, config, "slug_scheme") or "safe",
+        db_url=config.JupyterHub.get("db_url") or "sqlite:///jupyterhub.sqlite",
+    )
+
+
+def _spawner_class(config: Config) -> type[Any]:
+    chosen = config.JupyterHub.get("spawner_class", SafeKubeSpawner)
+    if isinstance(chosen, str):
+        known = {point.name: point for point in entry_points(group="jupyterhub.spawners")}
+        try:
+            chosen = known[chosen].load() if chosen in known else import_item(chosen)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"JupyterHub.spawner_class {chosen!r}: {error}") from error
+    safe = safe_class(chosen) if isinstance(chosen, type) else None
+    if safe is None:
+        raise ConfigError(
+            f"JupyterHub.spawner_class {chosen!r} is no KubeSpawner; it has no claims to look at."
+        )
+    return safe

@@ -1,0 +1,1 @@
+"""The hub's database: what it says of servers and their claims."""

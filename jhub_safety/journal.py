@@ -1,0 +1,64 @@
+"""Every executed action, one JSON line each."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jhub_safety.plan import Action
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Journal:
+    """Appends to a file, and to the log.
+
+    The file is opened for each line: it may be rotated, and a volume that is read-only now
+    may be writable later. A journal that cannot be written never stops the action it is
+    about: the line is then in the log alone, and that is said once.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        log: logging.Logger | logging.LoggerAdapter[Any] | None = None,
+        now: Callable[[], datetime] = _now,
+    ) -> None:
+        self.path = path
+        self._log = log or logging.getLogger(__name__)
+        self._now = now
+        self._warned = False
+
+    def write(self, action: Action, outcome: str, **more: Any) -> None:
+        """Record that *action* ended with *outcome* (``done``, ``unchanged``, ``failed: ...``)."""
+        line = json.dumps(
+            {"time": self._now().isoformat(), "outcome": outcome, **action.record(), **more},
+            ensure_ascii=True,
+        )
+        self._log.info("journal %s", line)
+        if self.path is None:
+            return
+        try:
+            # One write of one line in append mode: lines of two processes do not mix.
+            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                os.write(handle, line.encode() + b"\n")
+            finally:
+                os.close(handle)
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                self._log.warning(
+                    "The journal %s cannot be written (%s); its lines are in this log only. "
+                    "Set SafeKubeSpawner.journal to a path on a writable volume.",
+                    self.path,
+                    error,
+                )

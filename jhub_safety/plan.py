@@ -1,0 +1,75 @@
+"""Plan, Action, Refusal: the one record that is printed, journalled and executed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+Kind = Literal["create-claim", "annotate-claim", "release-claim", "forget-claim"]
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One change to one object.
+
+    *uid* is the object's uid as seen when the plan was made, "" for one that is to be
+    created; the executor refuses a target whose uid has changed.
+    """
+
+    kind: Kind
+    namespace: str
+    name: str
+    reason: str
+    uid: str = ""
+    annotations: Mapping[str, str | None] = field(default_factory=lambda: MappingProxyType({}))
+    labels: Mapping[str, str | None] = field(default_factory=lambda: MappingProxyType({}))
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "namespace": self.namespace,
+            "name": self.name,
+            "uid": self.uid,
+            "reason": self.reason,
+            "annotations": dict(self.annotations),
+            "labels": dict(self.labels),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Something that was asked for and will not be done.
+
+    *code* is stable (metrics, docs, tests); *command* is the one to run next.
+    """
+
+    code: str
+    who: str
+    reason: str
+    command: str = ""
+    retryable: bool = False
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that will be changed, in order, and everything that will not be."""
+
+    title: str
+    actions: tuple[Action, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.actions)
+
+    def record(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "title": self.title,
+            "actions": [action.record() for action in self.actions],
+            "refusals": [refusal.record() for refusal in self.refusals],
+        }

@@ -1,0 +1,219 @@
+"""Settings of :class:`~jhub_safety.spawner.SafeKubeSpawner`, without a spawner.
+
+Apart from the spawner so that they can be checked when the hub starts, before anybody logs in.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from traitlets import Bool, Enum, Float, HasTraits, List, TraitError, Unicode, validate
+from traitlets.config import Config, Configurable
+
+from jhub_safety.errors import ConfigError
+from jhub_safety.volumes.names import BUILT_IN, OWN, Generation
+from jhub_safety.volumes.slugs import StyleName
+
+#: The section that people write, whatever the effective class is called.
+SECTION = "SafeKubeSpawner"
+#: KubeSpawner 7's values of slug_scheme, and what they are called here.
+STYLE_NAMES: tuple[StyleName, StyleName] = ("safe", "escape")
+
+
+class SafetySettings(Configurable):  # type: ignore[misc]
+    """The traits that this library adds to a spawner."""
+
+    homes = Enum(
+        ["enforce", "observe", "off"],
+        "enforce",
+        config=True,
+        help="""
+        What to do about users' homes.
+
+        ``enforce``: find, adopt, create or refuse by the decision table (docs: Homes).
+        ``observe``: let KubeSpawner do as ever, and log what ``enforce`` would have done.
+        ``off``: leave homes to KubeSpawner.
+
+        Only homes that KubeSpawner makes (``storage_pvc_ensure``) are concerned.
+
+        Danger: with ``observe`` and ``off`` a user whose claim was named by an earlier
+        generation gets an empty home after the hub database was lost.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    hub_name = Unicode(
+        "",
+        config=True,
+        help="""
+        The hub's own name, written as a label on claims, to tell the homes of two hubs apart
+        that share a namespace. Empty: the namespace.
+
+        Danger: a claim whose label names another hub is refused. Choose it once; when it must
+        change, ``jhub-safety claims adopt`` moves each home over.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    identity_key = Unicode(
+        "",
+        config=True,
+        help="""
+        Where the login provider's stable id of a user stands in ``auth_state``, such as
+        ``sub`` or ``oauth_user.sub``. A key without a dot is looked for at the top and in the
+        dictionaries directly below it. Needs ``c.Authenticator.enable_auth_state = True``.
+
+        With it a renamed account keeps its home, and a recycled user name does not get the
+        old one. Empty: the user name is the identity.
+
+        Danger: a user without that key in their login cannot start a server until they have
+        logged in again; nothing falls back to the user name.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    earlier_generations = List(
+        Unicode(),
+        config=True,
+        help=f"""
+        By which rules this hub really named claims in the past, out of
+        {", ".join(f"``{key}``" for key in BUILT_IN)}.
+
+        Needed only for claims without any owner's annotations: such a claim is adopted when,
+        in the generations listed here, only this user can have had its name.
+
+        Danger: a rule that was in use and is not listed may let a claim be taken for
+        somebody else's home. When in doubt leave it empty and use ``jhub-safety claims adopt``.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    earlier_pvc_name_templates = List(
+        Unicode(),
+        config=True,
+        help="""
+        Further templates that this hub used for ``pvc_name_template`` in the past, with
+        KubeSpawner's fields. Each is tried with KubeSpawner 7's slugs and with the escapes of
+        KubeSpawner 6. ``{userid}`` matches any number.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    annotate_homes = Bool(
+        True,
+        config=True,
+        help="""
+        Write the owner on claims that are adopted (needs PATCH on persistentvolumeclaims,
+        which the Zero to JupyterHub chart's Role lacks: see examples/helm/rbac.yaml).
+
+        Without it homes are found all the same, at the cost of a listing where one read would
+        do, and renaming a named server is refused.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    claim_listing_max_age = Float(
+        5.0,
+        min=0.0,
+        config=True,
+        help="""
+        Seconds for which one listing of claims is shared by the spawns that need one. Used
+        only for homes that neither the hub's record nor a claim's own name settles.
+
+        0 lists anew for each group of spawns that come in at the same time.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    claim_request_timeout = Float(
+        10.0,
+        min=0.1,
+        config=True,
+        help="""
+        Seconds for one request about claims. A read that fails in a way that may pass is
+        tried again for ``k8s_api_request_retry_timeout`` seconds before the spawn is refused.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    journal = Unicode(
+        "jhub-safety.journal",
+        config=True,
+        help="""
+        File to which each change of a claim is added as one JSON line; relative to the hub's
+        working directory (in Zero to JupyterHub: the database's volume). Empty: the log only.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    @validate("earlier_generations")
+    def _known_generations(self, proposal: Any) -> Any:
+        unknown = [key for key in proposal.value if key not in BUILT_IN]
+        if unknown:
+            raise TraitError(
+                f"{SECTION}.earlier_generations: {unknown!r} is not known; "
+                f"choose from {sorted(BUILT_IN)}"
+            )
+        return proposal.value
+
+    @validate("earlier_pvc_name_templates")
+    def _usable_templates(self, proposal: Any) -> Any:
+        for template in proposal.value:
+            try:
+                Generation(template, template, "safe")
+            except ConfigError as error:
+                raise TraitError(f"{SECTION}.earlier_pvc_name_templates: {error}") from error
+        return proposal.value
+
+    @classmethod
+    def section_names(cls) -> list[str]:
+        """Configuration sections, later ones winning.
+
+        A class that ``setup`` generated is not in the section people write; traitlets reads
+        only the sections of a class and its parents.
+        """
+        names: list[str] = super().section_names()
+        if SECTION not in names:
+            names.insert(len(names) - 1, SECTION)
+        return names
+
+    def further(self) -> tuple[Generation, ...]:
+        """``earlier_pvc_name_templates``, each in both styles."""
+        return tuple(
+            Generation(f"{template} ({style})", template, style)
+            for template in self.earlier_pvc_name_templates
+            for style in STYLE_NAMES
+        )
+
+    def declared_generations(self, template: str, slug_scheme: str) -> tuple[Generation, ...]:
+        """Those that the hub runs or says it ran. Ours first: named by a hash, best proven."""
+        style = STYLE_NAMES[0] if slug_scheme == "safe" else STYLE_NAMES[1]
+        now = () if template == OWN.template else (Generation("configured", template, style),)
+        earlier = tuple(BUILT_IN[key] for key in self.earlier_generations)
+        return (OWN, *now, *earlier, *self.further())
+
+    def known_generations(self, template: str, slug_scheme: str) -> tuple[Generation, ...]:
+        """Every generation by which a claim may be called."""
+        declared = self.declared_generations(template, slug_scheme)
+        return (*declared, *(g for g in BUILT_IN.values() if g not in declared))
+
+
+def effective(cls: type[HasTraits], config: Config, name: str) -> Any:
+    """What configuration sets trait *name* of *cls* to, or None when nothing does.
+
+    Without making an instance: a spawner needs a user and a running hub.
+    """
+    value = None
+    for section in cls.section_names():  # type: ignore[attr-defined]
+        if section in config:
+            value = config[section].get(name, value)
+    return value

@@ -1,0 +1,174 @@
+"""SafeKubeSpawner: a KubeSpawner whose users always get their own home.
+
+Owner -> home -> pod. KubeSpawner 7 offers no hook for the choice of a claim; what is overridden
+of it here and in :mod:`jhub_safety.homes`:
+
+- ``load_user_options``: the first thing ``_start`` awaits, and the last before it looks at
+  claims; profiles have been applied then. The home is settled there.
+- ``_make_create_pvc_request``: never reached; see there.
+- ``_expand_user_properties``: our template fields.
+- ``stop``: a refused start has no pod of its own to delete.
+- ``rename``, ``delete_forever``: touch only a claim that is this owner's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+from jupyterhub.utils import maybe_future
+from kubespawner import KubeSpawner
+from tornado.web import HTTPError
+
+from jhub_safety.errors import Conflict, Doubt
+from jhub_safety.homes import HomesMixin
+from jhub_safety.hubdb.records import FORMER_USERS, former_users
+from jhub_safety.volumes.lifecycle import delete_own, hand_over, is_home_of
+from jhub_safety.volumes.model import Verdict
+from jhub_safety.volumes.names import Generation
+
+
+class SafetyMixin(HomesMixin):
+    """Put in front of a KubeSpawner class: ``class MySpawner(SafetyMixin, MyKubeSpawner)``.
+
+    Override :meth:`owner_identity` where the login provider's stable id is not in auth_state.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._nothing_started = False
+        self._renaming_settled = False
+        super().__init__(*args, **kwargs)
+
+    # -- the spawn
+
+    def start(self) -> asyncio.Future[Any]:
+        self._nothing_started = False
+        return super().start()  # type: ignore[no-any-return]
+
+    async def load_user_options(self) -> None:
+        await maybe_future(super().load_user_options())
+        if self.homes == "off" or not self.storage_pvc_ensure:
+            return
+        if self.homes == "observe":
+            await self._report_home()
+            return
+        try:
+            decision = await self._settle_home()
+        except BaseException:
+            self._nothing_started = True
+            raise
+        if decision.verdict is Verdict.REFUSE:
+            # user.spawn calls stop() after any failure, and KubeSpawner's stop would delete
+            # the pod of that name: a live lab that the hub has lost track of.
+            self._nothing_started = True
+            await self._refuse(decision)
+        self.pvc_name = decision.name
+        self._pvc_exists = True
+        # Former names are kept until the claim itself carries the present one.
+        self._renaming_settled = decision.claim is not None and is_home_of(
+            self._safety_owner(), decision.claim
+        )
+
+    def get_state(self) -> dict[str, Any]:
+        """KubeSpawner's, and former names of the user until the claim carries the new one."""
+        state: dict[str, Any] = super().get_state()
+        # Read from the row: the user may have been renamed since this object was made.
+        names = former_users(self.orm_spawner.state)
+        if names and not self._renaming_settled:
+            state[FORMER_USERS] = list(names)
+        return state
+
+    async def stop(self, now: bool = False) -> None:
+        if self._nothing_started:
+            self.log.info(
+                "Not deleting pod %s: this start was refused before it made one", self.pod_name
+            )
+            return
+        await super().stop(now=now)
+
+    async def _make_create_pvc_request(self, pvc: Any, request_timeout: float) -> Any:
+        # KubeSpawner takes 409 for success without asking whose the claim is
+        # (kubespawner/spawner.py:3057, 7.1.0). With homes enforced the claim has been settled
+        # before; a subclass that skips our load_user_options must not fall back to this.
+        if self.homes == "enforce":
+            raise RuntimeError(
+                f"{type(self).__name__}: the home of {self.user.name} was not settled. Nothing was "
+                "created. A subclass that overrides load_user_options must call "
+                "super().load_user_options()."
+            )
+        return await super()._make_create_pvc_request(pvc, request_timeout)
+
+    # -- the server's later life
+
+    async def rename(self, old_name: str, new_name: str) -> None:
+        """JupyterHub 6: the server gets a new name, its home stays.
+
+        The claim's annotations follow, so that whoever is called *old_name* next does not
+        find it. When they cannot, the rename is refused.
+        """
+        if hasattr(super(), "rename"):
+            await super().rename(old_name, new_name)
+        generation = Generation("configured", self.pvc_name_template, "safe")
+        if self.homes != "enforce" or not generation.per_server or not self._pvc_exists:
+            return
+        try:
+            self._identity = await self.owner_identity()
+            old, new = self._safety_owner(old_name), self._safety_owner(new_name)
+            claims = self._claims_api()
+            await hand_over(claims, self.pvc_name, old, new, self._journal())
+        except (Conflict, Doubt, LookupError) as error:
+            story = (
+                f"Server {old_name or 'default'} of {self.user.name} was not renamed: its home "
+                f"{self.pvc_name} could not be given the new name ({error}). Nothing was changed. "
+                f"Run: jhub-safety claims explain {self._safety_owner(old_name).arguments}"
+            )
+            raise HTTPError(409, "%s", story) from error
+        self._listings.clear()
+
+    async def user_renamed(self, old: str, new: str) -> None:
+        """The user of this server was renamed (hub.py tells): the claim follows at once.
+
+        Raises:
+            Conflict, Doubt, LookupError: it did not; the server's state keeps the former name,
+                and the next start tries again.
+        """
+        if self.homes != "enforce" or not self._pvc_exists:
+            return
+        self._identity = await self.owner_identity()
+        owner = self._safety_owner()
+        await hand_over(
+            self._claims_api(),
+            self.pvc_name,
+            replace(owner, user=old),
+            replace(owner, user=new),
+            self._journal(),
+        )
+        self._listings.clear()
+
+    async def delete_forever(self) -> None:
+        """A user or named server is deleted for good. The claim goes only when ``delete_pvc``
+        is on, and only when it is this owner's; KubeSpawner deletes whatever has the name."""
+        if self.homes == "off":
+            await super().delete_forever()
+            return
+        generation = Generation("configured", self.pvc_name_template, "safe")
+        if not self.delete_pvc or (self.name and not generation.per_server):
+            self.log.info("Keeping claim %s of %s", self.pvc_name, self._log_name)
+            return
+        claims = self._claims_api()
+        try:
+            self._identity = await self.owner_identity()
+            outcome = await delete_own(claims, self.pvc_name, self._safety_owner())
+        except (Conflict, Doubt, LookupError) as error:
+            outcome = f"kept: {error}"
+        self.log.warning(
+            "Claim %s of %s (delete_pvc is on): %s", self.pvc_name, self._log_name, outcome
+        )
+
+
+class SafeKubeSpawner(SafetyMixin, KubeSpawner):
+    """KubeSpawner whose users always get their own home."""
+
+
+__all__ = ["SafeKubeSpawner", "SafetyMixin"]

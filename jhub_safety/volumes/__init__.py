@@ -1,0 +1,1 @@
+"""Claims that hold users' files: their names, homes, and whose they are."""

@@ -1,0 +1,65 @@
+"""What happens to a home after it was found: a new owner's name, or the end."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from jhub_safety import owner as marks
+from jhub_safety.cluster.claims import Claim, ClaimsApi
+from jhub_safety.journal import Journal
+from jhub_safety.owner import Owner
+from jhub_safety.plan import Action
+from jhub_safety.volumes.relation import Relation, relation, same_user_other_server
+
+
+def is_home_of(owner: Owner, claim: Claim) -> bool:
+    """True when annotations, ours or KubeSpawner's, say that *claim* is a home of *owner*."""
+    return relation(owner, claim) in (
+        Relation.OURS,
+        Relation.KUBESPAWNER,
+    ) or same_user_other_server(owner, claim)
+
+
+async def hand_over(
+    claims: ClaimsApi, name: str, old: Owner, new: Owner, journal: Journal
+) -> Claim | None:
+    """Give *old*'s claim to *new* (a renamed user or server).
+
+    Returns the claim as annotated, or None when there is no such claim of *old*'s: nothing is
+    left behind then that somebody else could find.
+
+    Raises:
+        Conflict, Doubt: nothing was changed.
+    """
+    claim = await claims.read(name)
+    if claim is None or not is_home_of(old, claim):
+        return None
+    action = Action(
+        "annotate-claim",
+        claims.namespace,
+        claim.name,
+        f"{old} renamed to {new}",
+        uid=claim.uid,
+        annotations=MappingProxyType(
+            new.annotations(claim.annotations.get(marks.GENERATION, "saved-state"))
+        ),
+        labels=MappingProxyType(new.labels()),
+    )
+    changed = await claims.annotate(claim, action.annotations, action.labels)
+    journal.write(action, "done")
+    return changed
+
+
+async def delete_own(claims: ClaimsApi, name: str, owner: Owner) -> str:
+    """Delete claim *name* when it is *owner*'s. Returns what was done, in words.
+
+    Raises:
+        Conflict, Doubt: nothing was deleted.
+    """
+    claim = await claims.read(name)
+    if claim is None:
+        return "there is none"
+    if not is_home_of(owner, claim):
+        return f"kept: it is not {owner}'s"
+    await claims.delete(claim)
+    return "deleted"

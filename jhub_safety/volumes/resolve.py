@@ -1,0 +1,232 @@
+"""Find a user's home for one spawn: observe, decide, confirm, act.
+
+The decision itself is in :mod:`jhub_safety.volumes.home`; here is what is asked of the cluster
+for it, and in which order, so that a spawn costs at most one GET for a claim it knows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from kubernetes_asyncio import client as kube
+
+from jhub_safety import owner as marks
+from jhub_safety.cluster.claims import Claim, ClaimsApi
+from jhub_safety.errors import Conflict, Doubt
+from jhub_safety.journal import Journal
+from jhub_safety.plan import Action, Plan, Refusal
+from jhub_safety.volumes.home import decide, recorded_for_another
+from jhub_safety.volumes.listing import SharedListing
+from jhub_safety.volumes.model import Decision, Observation, Question, Row, Verdict
+from jhub_safety.volumes.relation import Relation, relation, same_user_other_server
+
+#: Rounds of observe and decide before a spawn gives up on a claim that keeps changing.
+_ROUNDS = 3
+
+Log = logging.Logger | logging.LoggerAdapter[Any]
+
+
+async def observe(question: Question, claims: ClaimsApi, listing: SharedListing) -> Observation:
+    """Read as little as the decision needs: the claim on record, else everything.
+
+    Never raises :class:`Doubt`: a failed read is an observation with a *fault*.
+    """
+    seen: dict[str, Claim] = {}
+    absent: set[str] = set()
+    try:
+        if question.saved is not None and not question.forgotten:
+            claim = await claims.read(question.saved)
+            if claim is None:
+                absent.add(question.saved)
+            else:
+                seen[claim.name] = claim
+                if relation(question.owner, claim) in (
+                    Relation.OURS,
+                    Relation.KUBESPAWNER,
+                ) or same_user_other_server(question.owner, claim):
+                    return Observation(MappingProxyType(seen))
+        listed = await listing.claims()
+    except Doubt as doubt:
+        return Observation(MappingProxyType(seen), fault=str(doubt), absent=frozenset(absent))
+    everything = {**listed, **seen}
+    for name in absent:
+        # Read as missing by itself and still in an older listing: the read is the newer.
+        everything.pop(name, None)
+    return Observation(MappingProxyType(everything), complete=True, absent=frozenset(absent))
+
+
+async def confirm(
+    question: Question, decision: Decision, seen: Observation, claims: ClaimsApi
+) -> Decision:
+    """Look again, live, at what the decision rests on.
+
+    A claim found in a listing is read before it is mounted. Before one is created, each name
+    that the owner's claim may have is read by itself: an empty 200 from a broken proxy must
+    not cost anybody their home.
+    """
+    try:
+        if decision.claim is not None and seen.complete and decision.name != question.saved:
+            fresh = await claims.read(decision.name)
+            if fresh is None:
+                return _contradiction(question, f"claim {decision.name} was listed and is gone")
+            if fresh != decision.claim:
+                changed = {**seen.claims, fresh.name: fresh}
+                decision = decide(question, replace(seen, claims=MappingProxyType(changed)))
+        if decision.verdict is Verdict.CREATE:
+            for name in sorted(possible_names(question)):
+                known = name == decision.name or name in seen.claims
+                if not known and await claims.read(name) is not None:
+                    return _contradiction(
+                        question, f"claim {name} exists and was not in the listing"
+                    )
+    except Doubt as doubt:
+        return decide(question, Observation(fault=str(doubt)))
+    return decision
+
+
+def possible_names(question: Question) -> set[str]:
+    """The names that the owner's claim may have, as far as they can be told without an id."""
+    names = set()
+    for generation in question.known:
+        if question.owner.server and not generation.per_server:
+            continue
+        name = generation.render(question.owner, place=question.place)
+        if name:
+            names.add(name)
+    return names
+
+
+def _contradiction(question: Question, what: str) -> Decision:
+    return decide(question, Observation(fault=f"{what}; two answers of the cluster disagree"))
+
+
+def plan(question: Question, decision: Decision) -> Plan:
+    """What executing *decision* changes: at most one claim."""
+    owner, title = question.owner, f"home of {question.owner}"
+    if decision.verdict is Verdict.REFUSE:
+        refusal = Refusal(
+            decision.row, str(owner), decision.why, decision.command, decision.retryable
+        )
+        return Plan(title, refusals=(refusal,))
+    action = Action(
+        "create-claim" if decision.verdict is Verdict.CREATE else "annotate-claim",
+        question.place.namespace,
+        decision.name,
+        f"{decision.row}: {decision.why}",
+        uid=decision.claim.uid if decision.claim else "",
+        annotations=MappingProxyType(owner.annotations(decision.generation)),
+        labels=MappingProxyType(owner.labels()),
+    )
+    if decision.verdict is not Verdict.MOUNT:
+        return Plan(title, (action,))
+    # Already annotated: complete what a configured identity or a renamed account left open.
+    written = decision.claim.annotations if decision.claim else {}
+    wanted = owner.annotations(written.get(marks.GENERATION, "jhub-safety"))
+    if all(written.get(key) == value for key, value in wanted.items()):
+        return Plan(title)
+    return Plan(title, (replace(action, annotations=MappingProxyType(wanted)),))
+
+
+@dataclass(frozen=True, slots=True)
+class Resolver:
+    """Everything a spawn needs to find, adopt or create its home.
+
+    *manifest* makes the claim that KubeSpawner would create, under the given name;
+    *prepare* runs before one is created (a user's own namespace may have to exist);
+    *forgotten* answers whether an operator has given a missing claim up for good.
+    """
+
+    claims: ClaimsApi
+    listing: SharedListing
+    journal: Journal
+    log: Log
+    manifest: Callable[[str], kube.V1PersistentVolumeClaim]
+    prepare: Callable[[], Awaitable[None]]
+    forgotten: Callable[[Question], Awaitable[bool]]
+    #: Another server (or "") whose record in the hub's database names this claim.
+    recorded_for: Callable[[Question, str], str]
+    #: Called with the Doubt when the API server forbids to annotate.
+    cannot_annotate: Callable[[Doubt], None]
+    may_annotate: bool = True
+
+    async def look(self, question: Question) -> tuple[Question, Decision]:
+        """Observe, decide and confirm; nothing is changed."""
+        seen = await observe(question, self.claims, self.listing)
+        decision = decide(question, seen)
+        if decision.row is Row.GONE:
+            try:
+                given_up = await self.forgotten(question)
+            except Doubt as doubt:
+                return question, decide(question, Observation(fault=str(doubt)))
+            if given_up:
+                question = replace(question, forgotten=True)
+                decision = decide(question, seen)
+        decision = await confirm(question, decision, seen, self.claims)
+        if decision.claim is not None and decision.name != question.saved:
+            other = self.recorded_for(question, decision.name)
+            if other:
+                decision = recorded_for_another(question, decision, other)
+        return question, decision
+
+    async def resolve(self, question: Question) -> Decision:
+        """The decision, carried out: the claim exists and says whose it is, or a refusal."""
+        fault = ""
+        for _ in range(_ROUNDS):
+            question, decision = await self.look(question)
+            try:
+                decision = await self._act(question, decision)
+            except Conflict as conflict:
+                # Somebody made or changed the claim in between. Who owns it now is a new
+                # question; "already exists" is no success (kubespawner/spawner.py:3059).
+                self.log.warning("%s; looking again", conflict)
+                fault = str(conflict)
+                self.listing.forget()
+                continue
+            except Doubt as doubt:
+                fault = str(doubt)
+                decision = decide(replace(question, saved=None), Observation(fault=fault))
+            return decision
+        return decide(replace(question, saved=None), Observation(fault=f"{fault} (three times)"))
+
+    async def _act(self, question: Question, decision: Decision) -> Decision:
+        """Execute the plan; the decision then holds the claim as it is now."""
+        claim = decision.claim
+        for action in plan(question, decision).actions:
+            if action.kind == "create-claim":
+                claim = await self._create(action)
+            elif self.may_annotate and claim is not None:
+                claim = await self._annotate(action, claim)
+        return replace(decision, claim=claim)
+
+    async def _create(self, action: Action) -> Claim:
+        await self.prepare()
+        manifest = self.manifest(action.name)
+        metadata = manifest.metadata
+        metadata.annotations = {**(metadata.annotations or {}), **action.annotations}
+        metadata.labels = {**(metadata.labels or {}), **action.labels}
+        try:
+            claim = await self.claims.create(manifest)
+        except (Conflict, Doubt) as error:
+            self.journal.write(action, f"failed: {error}")
+            raise
+        self.listing.note(claim)
+        self.journal.write(action, "done", created_uid=claim.uid)
+        return claim
+
+    async def _annotate(self, action: Action, claim: Claim) -> Claim:
+        try:
+            changed = await self.claims.annotate(claim, action.annotations, action.labels)
+        except Doubt as doubt:
+            self.journal.write(action, f"failed: {doubt}")
+            if doubt.status == 403:
+                self.cannot_annotate(doubt)
+            else:
+                self.log.warning("%s. The home is known and will be mounted all the same.", doubt)
+            return claim
+        self.listing.note(changed)
+        self.journal.write(action, "done")
+        return changed
