@@ -45,8 +45,11 @@ class SpawnRefused(HTTPError):
     """
 
     def __init__(self, code: str, story: str, message: str, *, retryable: bool) -> None:
-        # As an argument: tornado formats log_message, and a user name may hold a '%'.
-        super().__init__(409, "%s", story)
+        # JupyterHub logs this three times; the whole story is logged once, by the spawner. As an
+        # argument: tornado formats log_message, and a user name may hold a '%'.
+        super().__init__(409, "%s", f"refused ({code}); see jhub-safety's line above")
+        # Heads the page, and labels JupyterHub 6's metric of failed spawns.
+        self.reason = "Home not mounted"
         self.code = code
         self.story = story
         self.retryable = retryable

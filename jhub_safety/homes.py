@@ -220,13 +220,14 @@ class HomesMixin(SafetySettings, _Base):
         except LookupError as error:
             return self._no_identity(error)
         if not valid_name(question.own_name):
-            raise SpawnRefused(
-                "name",
+            story = (
                 f"pvc_name_template {self.pvc_name_template!r} gives {question.own_name!r} for "
                 f"{question.owner}, which is no name of a claim. Nothing was created or deleted. "
-                "Leave SafeKubeSpawner.pvc_name_template unset for names that always fit.",
-                _message("its name cannot be used for a volume"),
-                retryable=False,
+                "Leave SafeKubeSpawner.pvc_name_template unset for names that always fit."
+            )
+            self.log.error("%s", story)
+            raise SpawnRefused(
+                "name", story, _message("its name cannot be used for a volume"), retryable=False
             )
         decision = await self._resolver().resolve(question)
         HOMES.labels(decision.verdict, decision.row, "enforce").inc()
@@ -290,13 +291,8 @@ class HomesMixin(SafetySettings, _Base):
         # By the class: a function that is a class attribute would get the spawner twice.
         if (told := type(self).on_refusal) is not None:
             told(self)
-        if decision.row is Row.NO_IDENTITY:
-            text = "your login does not say who you are. Log out, log in again and try once more"
-        elif decision.retryable:
-            text = "it could not be looked up just now. Try again in a moment"
-        else:
-            text = "it is not certain which of the volumes is yours"
-        raise SpawnRefused(decision.row, story, _message(text), retryable=decision.retryable)
+        text = _message(_REASONS.get(decision.row, "it is not certain which volume is yours"))
+        raise SpawnRefused(decision.row, story, text, retryable=decision.retryable)
 
     def _cannot_annotate(self, doubt: Doubt) -> None:
         self._say_once(
@@ -310,6 +306,16 @@ class HomesMixin(SafetySettings, _Base):
         if key not in self._said:
             self._said.add(key)
             self.log.warning(message, *args)
+
+
+#: For the user's page; the operators' story is in the log and the event.
+_REASONS = {
+    Row.NO_IDENTITY: "your login does not say who you are. Log out, log in and try once more",
+    Row.INCOMPLETE: "it could not be looked up just now. Try again in a moment",
+    Row.GONE: "the volume that holds your files was not found",
+    Row.TERMINATING: "the volume that holds your files is about to be removed",
+    Row.LOST: "the volume that holds your files is not in order",
+}
 
 
 def _message(why: str) -> str:

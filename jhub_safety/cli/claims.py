@@ -60,7 +60,7 @@ async def list_claims(connection: Connection, as_json: bool) -> None:
         table.add_row(
             claim.name,
             owner_of(claim),
-            claim.annotations.get(marks.GENERATION, _by(claim)),
+            _by(claim),
             _phase(claim),
             claim.capacity,
             claim.storage_class,
@@ -79,7 +79,7 @@ def _by(claim: Claim) -> str:
     if marks.RELEASED in claim.annotations:
         return "released"
     if marks.USER in claim.annotations:
-        return "jhub-safety"
+        return claim.annotations.get(marks.GENERATION, "jhub-safety")
     return "kubespawner" if marks.KUBESPAWNER_USER in claim.annotations else ""
 
 
@@ -307,9 +307,15 @@ async def forget(
     if await connection.claims.read(claim) is not None:
         raise SafetyError(
             f"claim {claim} exists; nothing was changed. To give {user} another one run: "
-            f"jhub-safety claims adopt OTHER --user {user}"
+            f"jhub-safety claims adopt OTHER {connection.hub.owner(user, server).options}"
         )
     owner = connection.hub.owner(user, server, identity)
+    records = connection.records()
+    if records is not None and (saved := records.claim_of(user, server)) != claim:
+        raise SafetyError(
+            f"the hub's record of {owner} names {saved or 'no claim'}, not {claim}; nothing was "
+            f"changed. See: jhub-safety claims explain {owner.arguments}"
+        )
     action = Action(
         "forget-claim",
         connection.claims.namespace,

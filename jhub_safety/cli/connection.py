@@ -23,9 +23,11 @@ from jhub_safety.journal import Journal
 
 P = ParamSpec("P")
 
-console = Console(highlight=False)
+#: Wide on purpose: a claim's name that is broken over two lines cannot be copied. A narrow
+#: terminal wraps the lines itself, as with kubectl.
+console = Console(highlight=False, width=400)
 #: For everything that is not the answer: prompts, warnings, progress.
-notes = Console(stderr=True, highlight=False)
+notes = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)
