@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,7 +15,7 @@ from kubespawner import KubeSpawner
 from sqlalchemy.orm import object_session
 from traitlets import DefaultHandler, default
 
-from jhub_safety.cluster import events, forgotten
+from jhub_safety.cluster import events, forgotten, landmark
 from jhub_safety.cluster.claims import ClaimsApi
 from jhub_safety.errors import Conflict, Doubt, SpawnRefused
 from jhub_safety.hubdb.records import former_users, servers_naming
@@ -207,6 +208,13 @@ class HomesMixin(SafetySettings, _Base):
             prepare=prepare,
             forgotten=given_up,
             recorded_for=recorded,
+            landmark=partial(
+                landmark.stands,
+                self.api,
+                self.namespace,
+                self._safety_hub(),
+                timeout=self.claim_request_timeout,
+            ),
             cannot_annotate=self._cannot_annotate,
             may_annotate=self.annotate_homes and "annotate" not in self._said,
         )
@@ -232,6 +240,7 @@ class HomesMixin(SafetySettings, _Base):
         decision = await self._resolver().resolve(question)
         HOMES.labels(decision.verdict, decision.row, "enforce").inc()
         if decision.verdict is not Verdict.REFUSE:
+            await self._set_up_landmark()
             self.log.info(
                 "Home of %s: %s %s (%s: %s)",
                 question.owner,
@@ -241,6 +250,16 @@ class HomesMixin(SafetySettings, _Base):
                 decision.why,
             )
         return decision
+
+    async def _set_up_landmark(self) -> None:
+        key = f"landmark {self.namespace}"
+        if key in self._said:
+            return
+        self._said.add(key)  # one try in the life of a hub process; the next one tries again
+        try:
+            await landmark.set_up(self.api, self.namespace, self._safety_hub())
+        except Doubt as doubt:
+            self.log.warning("%s. An empty listing cannot be told from an empty hub.", doubt)
 
     async def _report_home(self) -> None:
         """Observe-only: say what would be done. Whatever goes wrong here stops nobody."""

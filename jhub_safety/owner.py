@@ -37,6 +37,7 @@ KUBESPAWNER_USER = "hub.jupyter.org/username"
 KUBESPAWNER_SERVER = "hub.jupyter.org/servername"
 
 _NOT_SLUG = re.compile(r"[^a-z0-9]+")
+_OBJECT_PART = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 
@@ -64,6 +65,13 @@ def label_value(text: str) -> str:
     if _LABEL_VALUE.fullmatch(text):
         return text
     return f"{_slug(text, SLUG_LENGTH)}-{_digest('label', text)[:HASH_LENGTH]}"
+
+
+def object_name(text: str) -> str:
+    """*text* as a part of an object's name: itself when it is plain, else a slug and a hash."""
+    if _OBJECT_PART.fullmatch(text):
+        return text
+    return f"{_slug(text, SLUG_LENGTH)}-{_digest('object', text)[:HASH_LENGTH]}"
 
 
 @dataclass(frozen=True, slots=True)

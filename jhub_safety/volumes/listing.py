@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Awaitable, Callable
 
 from jhub_safety.cluster.claims import Claim
 from jhub_safety.metrics import CLAIM_LISTS
+from jhub_safety.volumes.index import ClaimIndex
+
+#: Claims that are indexed before others get their turn on the event loop (about 2 ms).
+_CHUNK = 500
 
 
 class SharedListing:
@@ -18,9 +21,9 @@ class SharedListing:
     not a thousand. A listing is handed out while it is younger than *max_age* seconds (or
     ten times what it took, so that listing never costs more than a tenth of the hub's time).
 
-    What a listing of that age can miss is a claim made since by somebody else; it is never
-    taken for "absent" on its own: each name that the owner's claim may have is read by
-    itself before a claim is created, and a name that is taken meanwhile answers 409.
+    What a listing of that age can miss is a claim made or given away since. So nothing is
+    created on one: who finds nothing asks again for a listing that began *since* their
+    question. Those listings are shared too, and spaced to a third of the hub's time.
     """
 
     def __init__(
@@ -33,26 +36,40 @@ class SharedListing:
         self._fetch = fetch
         self._max_age = max_age
         self._clock = clock
-        self._flight: asyncio.Task[dict[str, Claim]] | None = None
-        self._claims: dict[str, Claim] = {}
+        self._flight: asyncio.Task[ClaimIndex] | None = None
+        self._index = ClaimIndex()
         self._started = float("-inf")
         self._took = 0.0
 
-    async def claims(self) -> Mapping[str, Claim]:
-        """All claims, by name.
+    def now(self) -> float:
+        """The clock that *since* is read on."""
+        return self._clock()
+
+    async def claims(self, since: float | None = None) -> ClaimIndex:
+        """All claims of the namespace, as listed not long ago, or after *since*.
 
         Raises:
             Doubt: the listing failed. A failure is never kept: the next caller asks again.
         """
-        if self._flight is None:
-            age = self._clock() - self._started
-            if age <= max(self._max_age, 10 * self._took):
-                return MappingProxyType(self._claims)
-            # A task of its own: one caller's time-out must not end the others' listing.
-            self._flight = asyncio.create_task(self._list())
-        return MappingProxyType(await asyncio.shield(self._flight))
+        while not self._is_new_enough(since):
+            if self._flight is None:
+                # A task of its own: one caller's time-out must not end the others' listing.
+                self._flight = asyncio.create_task(self._list())
+            index = await asyncio.shield(self._flight)
+            if since is None:
+                return index
+        return self._index
 
-    async def _list(self) -> dict[str, Claim]:
+    def _is_new_enough(self, since: float | None) -> bool:
+        if since is not None:
+            return self._started >= since
+        if self._flight is not None:
+            return False
+        return self._clock() - self._started <= max(self._max_age, 10 * self._took)
+
+    async def _list(self) -> ClaimIndex:
+        # Waiting here, and not before, gathers all who come in meanwhile.
+        await asyncio.sleep(max(0.0, self._started + 3 * self._took - self._clock()))
         started = self._clock()
         try:
             claims = await self._fetch()
@@ -61,15 +78,28 @@ class SharedListing:
             raise
         else:
             CLAIM_LISTS.labels(outcome="complete").inc()
-            self._claims, self._started = claims, started
+            index = ClaimIndex()
+            for count, claim in enumerate(claims.values(), 1):
+                index.put(claim)
+                if count % _CHUNK == 0:
+                    await asyncio.sleep(0)
+            self._index, self._started = index, started
             self._took = self._clock() - started
-            return claims
+            # 20,000 claims are some 50 MB; nobody needs them between two storms.
+            keep = max(self._max_age, 10 * self._took) + 1
+            asyncio.get_running_loop().call_later(keep, self._drop, index)
+            return index
         finally:
             self._flight = None
 
+    def _drop(self, index: ClaimIndex) -> None:
+        if self._index is index:
+            self._index = ClaimIndex()
+            self.forget()
+
     def note(self, claim: Claim) -> None:
         """Remember what was just written or read, so that the next caller sees it."""
-        self._claims[claim.name] = claim
+        self._index.put(claim)
 
     def forget(self) -> None:
         """The next caller gets a new listing."""

@@ -45,14 +45,18 @@ class Observation:
     """What was seen of the claims that may be an owner's home.
 
     *claims* holds each claim that was read, by name. *complete* is True when they are all
-    the claims of the namespace; False with a *fault* when a listing failed, or without one
-    when a listing was not needed. *absent* are names that a read of their own found missing.
+    those of the namespace that may concern this owner; False with a *fault* when a listing
+    failed, or without one when a listing was not needed. *absent* are names that a read of
+    their own found missing.
     """
 
     claims: Mapping[str, Claim] = field(default_factory=lambda: MappingProxyType({}))
     complete: bool = False
     fault: str = ""
     absent: frozenset[str] = frozenset()
+    #: True when no claim in the whole listing names any owner: an empty namespace, or an
+    #: empty answer.
+    nobody: bool = False
 
 
 @dataclass(frozen=True, slots=True)

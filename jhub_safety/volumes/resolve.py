@@ -15,6 +15,7 @@ from typing import Any
 from kubernetes_asyncio import client as kube
 
 from jhub_safety import owner as marks
+from jhub_safety.cluster import landmark
 from jhub_safety.cluster.claims import Claim, ClaimsApi
 from jhub_safety.errors import Conflict, Doubt
 from jhub_safety.journal import Journal
@@ -30,8 +31,16 @@ _ROUNDS = 3
 Log = logging.Logger | logging.LoggerAdapter[Any]
 
 
-async def observe(question: Question, claims: ClaimsApi, listing: SharedListing) -> Observation:
-    """Read as little as the decision needs: the claim on record, else everything.
+class _Disagreement(Exception):
+    """Two answers of the cluster about one claim contradict each other."""
+
+
+async def observe(
+    question: Question, claims: ClaimsApi, listing: SharedListing, since: float | None = None
+) -> Observation:
+    """Read as little as the decision needs: the claim on record, else a listing.
+
+    *since*: by the listing's clock, when the listing must have begun at the earliest.
 
     Never raises :class:`Doubt`: a failed read is an observation with a *fault*.
     """
@@ -49,14 +58,19 @@ async def observe(question: Question, claims: ClaimsApi, listing: SharedListing)
                     Relation.KUBESPAWNER,
                 ) or same_user_other_server(question.owner, claim):
                     return Observation(MappingProxyType(seen))
-        listed = await listing.claims()
+        listed = await listing.claims(since)
     except Doubt as doubt:
         return Observation(MappingProxyType(seen), fault=str(doubt), absent=frozenset(absent))
-    everything = {**listed, **seen}
+    everything = {**listed.about(question), **seen}
     for name in absent:
         # Read as missing by itself and still in an older listing: the read is the newer.
         everything.pop(name, None)
-    return Observation(MappingProxyType(everything), complete=True, absent=frozenset(absent))
+    return Observation(
+        MappingProxyType(everything),
+        complete=True,
+        absent=frozenset(absent),
+        nobody=not listed.owned,
+    )
 
 
 async def confirm(
@@ -72,7 +86,7 @@ async def confirm(
         if decision.claim is not None and seen.complete and decision.name != question.saved:
             fresh = await claims.read(decision.name)
             if fresh is None:
-                return _contradiction(question, f"claim {decision.name} was listed and is gone")
+                raise _Disagreement(f"claim {decision.name} was listed and is gone")
             if fresh != decision.claim:
                 changed = {**seen.claims, fresh.name: fresh}
                 decision = decide(question, replace(seen, claims=MappingProxyType(changed)))
@@ -80,9 +94,7 @@ async def confirm(
             for name in sorted(possible_names(question)):
                 known = name == decision.name or name in seen.claims
                 if not known and await claims.read(name) is not None:
-                    return _contradiction(
-                        question, f"claim {name} exists and was not in the listing"
-                    )
+                    raise _Disagreement(f"claim {name} exists and was not in the listing")
     except Doubt as doubt:
         return decide(question, Observation(fault=str(doubt)))
     return decision
@@ -98,10 +110,6 @@ def possible_names(question: Question) -> set[str]:
         if name:
             names.add(name)
     return names
-
-
-def _contradiction(question: Question, what: str) -> Decision:
-    return decide(question, Observation(fault=f"{what}; two answers of the cluster disagree"))
 
 
 def plan(question: Question, decision: Decision) -> Plan:
@@ -149,22 +157,50 @@ class Resolver:
     forgotten: Callable[[Question], Awaitable[bool]]
     #: Another server (or "") whose record in the hub's database names this claim.
     recorded_for: Callable[[Question, str], str]
+    #: Whether this hub is known to have made homes in this namespace before.
+    landmark: Callable[[], Awaitable[bool]]
     #: Called with the Doubt when the API server forbids to annotate.
     cannot_annotate: Callable[[Doubt], None]
     may_annotate: bool = True
 
     async def look(self, question: Question) -> tuple[Question, Decision]:
         """Observe, decide and confirm; nothing is changed."""
-        seen = await observe(question, self.claims, self.listing)
-        decision = decide(question, seen)
-        if decision.row is Row.GONE:
+        asked = self.listing.now()
+        try:
+            question, decision = await self._look_once(question, None)
+            if decision.verdict is Verdict.CREATE:
+                # Nobody's home is made on what was listed before this question came up.
+                question, decision = await self._look_once(question, asked)
+        except _Disagreement as first:
+            # The listing was wrong, or claims changed in these seconds: one new one decides.
+            self.log.warning("%s; listing the claims anew", first)
             try:
-                given_up = await self.forgotten(question)
-            except Doubt as doubt:
-                return question, decide(question, Observation(fault=str(doubt)))
-            if given_up:
+                question, decision = await self._look_once(question, self.listing.now())
+            except _Disagreement as second:
+                self.listing.forget()
+                fault = f"{second}; two answers of the cluster disagree"
+                return question, decide(replace(question, saved=None), Observation(fault=fault))
+        return question, decision
+
+    async def _look_once(
+        self, question: Question, since: float | None
+    ) -> tuple[Question, Decision]:
+        seen = await observe(question, self.claims, self.listing, since)
+        decision = decide(question, seen)
+        try:
+            if decision.row is Row.GONE and await self.forgotten(question):
                 question = replace(question, forgotten=True)
                 decision = decide(question, seen)
+            if decision.verdict is Verdict.CREATE and since is None:
+                return question, decision  # looked at again, and confirmed then
+            if decision.verdict is Verdict.CREATE and seen.nobody and await self.landmark():
+                raise Doubt(
+                    "the listing shows nobody's home, though this hub has had some here. If all "
+                    f"were deleted on purpose: kubectl delete secret "
+                    f"-n {question.place.namespace} {landmark.name(question.owner.hub)}"
+                )
+        except Doubt as doubt:
+            return question, decide(replace(question, saved=None), Observation(fault=str(doubt)))
         decision = await confirm(question, decision, seen, self.claims)
         if decision.claim is not None and decision.name != question.saved:
             other = self.recorded_for(question, decision.name)

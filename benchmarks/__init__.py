@@ -1,0 +1,1 @@
+"""Figures, not tests: each compares with a floor measured in the same run."""
