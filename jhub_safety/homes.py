@@ -17,11 +17,12 @@ from traitlets import DefaultHandler, default
 
 from jhub_safety.cluster import events, forgotten, landmark
 from jhub_safety.cluster.claims import ClaimsApi
-from jhub_safety.errors import Conflict, Doubt, SpawnRefused
+from jhub_safety.errors import Conflict, Doubt
 from jhub_safety.hubdb.records import former_users, servers_naming
 from jhub_safety.journal import Journal
 from jhub_safety.metrics import HOMES
 from jhub_safety.owner import Owner, find_identity
+from jhub_safety.refused import SpawnRefused
 from jhub_safety.settings import SafetySettings
 from jhub_safety.volumes.listing import SharedListing
 from jhub_safety.volumes.model import Decision, Question, Row, Verdict
