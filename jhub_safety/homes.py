@@ -18,12 +18,12 @@ from traitlets import DefaultHandler, default
 from jhub_safety.cluster import events, forgotten, landmark
 from jhub_safety.cluster.claims import ClaimsApi
 from jhub_safety.errors import Conflict, Doubt
-from jhub_safety.hubdb.records import former_users, servers_naming
+from jhub_safety.hubdb.records import former_users, same_home, servers_naming
 from jhub_safety.journal import Journal
 from jhub_safety.metrics import HOMES
 from jhub_safety.owner import Owner, find_identity
 from jhub_safety.refused import SpawnRefused
-from jhub_safety.settings import SafetySettings
+from jhub_safety.settings import SafetySettings, effective
 from jhub_safety.volumes.listing import SharedListing
 from jhub_safety.volumes.model import Decision, Question, Row, Verdict
 from jhub_safety.volumes.names import OWN_TEMPLATE, Generation, Place, valid_name
@@ -106,7 +106,7 @@ class HomesMixin(SafetySettings, _Base):
         return find_identity(auth_state, self.identity_key)
 
     def _safety_owner(self, server: str | None = None) -> Owner:
-        generation = Generation("configured", self.pvc_name_template, "safe")
+        generation = Generation("configured", self._enforced_template(), "safe")
         name = (self.name or "") if server is None else server
         return Owner(
             hub=self._safety_hub(),
@@ -142,7 +142,8 @@ class HomesMixin(SafetySettings, _Base):
     async def _question(self) -> Question:
         """Raises LookupError when the configured identity is missing."""
         self._identity = await self.owner_identity()
-        rendered = self._expand_user_properties(self.pvc_name_template)
+        template = self._enforced_template()
+        rendered = self._expand_user_properties(template)
         # A profile or hook that set pvc_name itself has chosen; else the template counts.
         chosen = self.pvc_name if self.pvc_name != self._rendered_pvc_name else rendered
         return Question(
@@ -150,11 +151,18 @@ class HomesMixin(SafetySettings, _Base):
             own_name=rendered if self._pvc_exists else chosen,
             saved=self.pvc_name if self._pvc_exists else None,
             place=Place(self.namespace, self._namespace_default()),
-            known=self.known_generations(self.pvc_name_template, self.slug_scheme),
-            declared=self.declared_generations(self.pvc_name_template, self.slug_scheme),
-            per_server=Generation("configured", self.pvc_name_template, "safe").per_server,
+            known=self.known_generations(template, self.slug_scheme),
+            declared=self.declared_generations(template, self.slug_scheme),
+            per_server=Generation("configured", template, "safe").per_server,
             former_users=former_users(self.orm_spawner.state),
         )
+
+    def _enforced_template(self) -> str:
+        """The template of ``homes = "enforce"``, which is what ``observe`` tells about."""
+        if self.homes == "enforce":
+            return str(self.pvc_name_template)
+        set_by_hub = effective(type(self), self.config, "pvc_name_template")
+        return str(set_by_hub or default_template(type(self), "enforce", self))
 
     def _claims_api(self) -> ClaimsApi:
         return ClaimsApi(
@@ -185,10 +193,8 @@ class HomesMixin(SafetySettings, _Base):
             # Spawner.db is deprecated; the row knows its session.
             db = object_session(self.orm_spawner)
             for record in servers_naming(db, claim) if db is not None else ():
-                same_user = record.user == self.user.name
-                if same_user and (record.server == self.name or not question.per_server):
-                    continue
-                return str(record)
+                if not same_home(record, self.user.name, self.name, per_server=question.per_server):
+                    return str(record)
             return ""
 
         async def given_up(question: Question) -> bool:

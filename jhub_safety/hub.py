@@ -84,17 +84,18 @@ def finish(app: JupyterHub) -> None:
     check_settings(safe, app.config)
     follow_renamed_users(app)
     if jupyterhub.version_info < (6,):
-        HomesMixin.on_refusal = staticmethod(_uncount)
+        HomesMixin.on_refusal = staticmethod(lambda _: _uncount_failure(app))
 
 
-def _uncount(spawner: Any) -> None:
+def _uncount_failure(app: JupyterHub) -> None:
     """Keep a refused spawn out of ``consecutive_failure_limit`` on JupyterHub 5.
 
     There every failed spawn counts (handlers/base.py:1199, 5.5.0), and z2jh sets a limit of 5:
     one user with two claims, pressing the button five times, would restart the hub. JupyterHub 6
     does not count answers below 500.
     """
-    settings = spawner.user.settings
+    # Not the users' settings: tornado's application works on a copy of those.
+    settings = app.tornado_application.settings
     settings["failure_count"] = settings.get("failure_count", 0) - 1
 
 

@@ -105,7 +105,8 @@ def understand(config: Config, namespace: str) -> HubConfig:
         hub_name=settings.hub_name or namespace,
         namespace=namespace,
         template=effective(cls, config, "pvc_name_template")
-        or default_template(cls, settings.homes),
+        # What a hub that only observes will do once it enforces is what people want to know.
+        or default_template(cls, "enforce"),
         slug_scheme=effective(cls, config, "slug_scheme") or "safe",
         db_url=config.JupyterHub.get("db_url") or "sqlite:///jupyterhub.sqlite",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from typing import Any
 
 import jupyterhub
 from tornado.web import HTTPError
@@ -54,5 +53,9 @@ else:
         """
 
         def __init__(self, code: str, story: str, message: str, *, retryable: bool) -> None:
-            log: Any = self._fill(code, story, message, retryable)
-            super().__init__(_STATUS, "%s", log)
+            self._log = self._fill(code, story, message, retryable)
+            # The person's text: JupyterHub 5's REST API knows no jupyterhub_message.
+            super().__init__(_STATUS, "%s", message)
+
+        def __str__(self) -> str:
+            return self._log

@@ -31,7 +31,7 @@ from jhub_safety.errors import SafetyError
 from jhub_safety.hubdb.records import HubRecords, Record, former_users
 from jhub_safety.plan import Action, Plan
 from jhub_safety.volumes.adopt import Adoption, Outcome, execute, plan_adoptions
-from jhub_safety.volumes.home import decide
+from jhub_safety.volumes.home import decide, recorded_for_another
 from jhub_safety.volumes.model import Decision, Observation, Question, Verdict
 from jhub_safety.volumes.relation import owner_of
 
@@ -113,7 +113,8 @@ async def explain(
     records = connection.records()
     if user is not None:
         question = _question(connection, records, user, server, identity)
-        decision = decide(await _with_forgotten(connection, question), seen)
+        question = await _with_forgotten(connection, question)
+        decision = _decide(question, seen, records)
         if as_json:
             _print_json(_decision_record(question, decision))
         else:
@@ -123,7 +124,7 @@ async def explain(
         _question(connection, records, record.user, record.server, None)
         for record in sorted(_everybody(records, seen.claims.values()), key=str)
     ]
-    answers = [(question, decide(question, seen)) for question in questions]
+    answers = [(question, _decide(question, seen, records)) for question in questions]
     if as_json:
         _print_json([_decision_record(*answer) for answer in answers])
     else:
@@ -144,6 +145,18 @@ def _question(
     return connection.hub.question(
         owner, records.claim_of(user, server), former_users(dict(state) if state else None)
     )
+
+
+def _decide(question: Question, seen: Observation, records: HubRecords | None) -> Decision:
+    """As a spawn does, the hub's records of others included."""
+    decision = decide(question, seen)
+    if records is None or decision.claim is None or decision.name == question.saved:
+        return decision
+    owner = question.owner
+    other = records.others_naming(
+        decision.name, owner.user, owner.server, per_server=question.per_server
+    )
+    return recorded_for_another(question, decision, other) if other else decision
 
 
 async def _with_forgotten(connection: Connection, question: Question) -> Question:

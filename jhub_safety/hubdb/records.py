@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -64,7 +65,12 @@ def servers_naming(db: Session, claim: str) -> tuple[Record, ...]:
     )
 
 
-@dataclass(frozen=True, slots=True)
+def same_home(record: Record, user: str, server: str, *, per_server: bool) -> bool:
+    """True when *record* and this server go by one home."""
+    return record.user == user and (record.server == server or not per_server)
+
+
+@dataclass(frozen=True)
 class HubRecords:
     """Every user of a hub, and what its servers' saved states say."""
 
@@ -76,6 +82,21 @@ class HubRecords:
         """The claim that the record of this server names."""
         name = self.states.get(Record(user, server), {}).get("pvc_name")
         return name if isinstance(name, str) else None
+
+    def others_naming(self, claim: str, user: str, server: str, *, per_server: bool) -> str:
+        """Another server whose record names *claim*, or ""."""
+        for record in self._by_claim.get(claim, ()):
+            if not same_home(record, user, server, per_server=per_server):
+                return str(record)
+        return ""
+
+    @cached_property
+    def _by_claim(self) -> dict[str, list[Record]]:
+        found: dict[str, list[Record]] = {}
+        for record, state in self.states.items():
+            if isinstance(state.get("pvc_name"), str):
+                found.setdefault(state["pvc_name"], []).append(record)
+        return found
 
 
 def read(db_url: str) -> HubRecords:
