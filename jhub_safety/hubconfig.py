@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -82,7 +84,9 @@ def load(path: Path | None, namespace: str) -> HubConfig:
         )
     chosen = chosen.absolute()
     try:
-        config = PyFileConfigLoader(chosen.name, path=str(chosen.parent)).load_config()
+        # The chart's file prints what it loads; the commands' own output must stay theirs.
+        with redirect_stdout(sys.stderr):
+            config = PyFileConfigLoader(chosen.name, path=str(chosen.parent)).load_config()
     except ConfigFileNotFound as error:
         raise ConfigError(f"{chosen}: no such file") from error
     except Exception as error:

@@ -106,13 +106,14 @@ class Owner:
     def slug(self) -> str:
         """Readable, at most 40 characters, not unique.
 
-        Made from what is hashed, not from the user name beside a stable id: a renamed
-        account must render the same claim name.
+        With a stable id it names nobody: the id may be personal data, and the user name
+        beside it may change while the claim's name must not.
         """
+        user = self.user if self.identity is None else "id"
         if not self.server:
-            return _slug(self._key[1], SLUG_LENGTH)
+            return _slug(user, SLUG_LENGTH)
         server = _slug(self.server, SLUG_LENGTH // 3)
-        return f"{_slug(self._key[1], SLUG_LENGTH - 2 - len(server))}--{server}"
+        return f"{_slug(user, SLUG_LENGTH - 2 - len(server))}--{server}"
 
     @property
     def identity_digest(self) -> str | None:

@@ -32,7 +32,7 @@ from jhub_safety.hubdb.records import HubRecords, Record, former_users
 from jhub_safety.plan import Action, Plan
 from jhub_safety.volumes.adopt import Adoption, Outcome, execute, plan_adoptions
 from jhub_safety.volumes.home import decide, recorded_for_another
-from jhub_safety.volumes.model import Decision, Observation, Question, Verdict
+from jhub_safety.volumes.model import Decision, Observation, Question, Row, Verdict
 from jhub_safety.volumes.relation import owner_of
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -113,8 +113,7 @@ async def explain(
     records = connection.records()
     if user is not None:
         question = _question(connection, records, user, server, identity)
-        question = await _with_forgotten(connection, question)
-        decision = _decide(question, seen, records)
+        decision = await _decide(connection, question, seen, records)
         if as_json:
             _print_json(_decision_record(question, decision))
         else:
@@ -124,7 +123,9 @@ async def explain(
         _question(connection, records, record.user, record.server, None)
         for record in sorted(_everybody(records, seen.claims.values()), key=str)
     ]
-    answers = [(question, _decide(question, seen, records)) for question in questions]
+    answers = [
+        (question, await _decide(connection, question, seen, records)) for question in questions
+    ]
     if as_json:
         _print_json([_decision_record(*answer) for answer in answers])
     else:
@@ -147,23 +148,22 @@ def _question(
     )
 
 
-def _decide(question: Question, seen: Observation, records: HubRecords | None) -> Decision:
-    """As a spawn does, the hub's records of others included."""
+async def _decide(
+    connection: Connection, question: Question, seen: Observation, records: HubRecords | None
+) -> Decision:
+    """As a spawn does, what operators gave up and the hub's records of others included."""
+    owner = question.owner
     decision = decide(question, seen)
+    if decision.row is Row.GONE:
+        given_up = await forgotten.read(connection.cluster.api, question.place.namespace, owner)
+        if given_up == question.saved:
+            decision = decide(replace(question, forgotten=True), seen)
     if records is None or decision.claim is None or decision.name == question.saved:
         return decision
-    owner = question.owner
     other = records.others_naming(
         decision.name, owner.user, owner.server, per_server=question.per_server
     )
     return recorded_for_another(question, decision, other) if other else decision
-
-
-async def _with_forgotten(connection: Connection, question: Question) -> Question:
-    if question.saved is None:
-        return question
-    claim = await forgotten.read(connection.cluster.api, question.place.namespace, question.owner)
-    return replace(question, forgotten=claim == question.saved)
 
 
 def _everybody(records: HubRecords | None, found: Iterable[Claim]) -> set[Record]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from kubernetes_asyncio import client as kube
 
-from jhub_safety.cluster.client import ask, expect
+from jhub_safety.cluster.client import ask, expect, is_absent
 from jhub_safety.errors import Conflict, Doubt
 
 #: One page of a LIST: 500 claims are about 0.8 MB and 20 ms of parsing, so that the event
@@ -122,15 +122,8 @@ class ClaimsApi:
             timeout=self._timeout,
             patience=self._patience,
         )
-        if answer.status == 404:
-            # A 404 from something else on the way (an ingress, a proxy) is no answer about
-            # the claim: the API server's Status names it.
-            body = answer.body or {}
-            details = body.get("details")
-            about = details.get("name") if isinstance(details, dict) else None
-            if body.get("kind") == "Status" and about == name:
-                return None
-            raise Doubt(f"{what}: HTTP 404, but not from the API server", status=404)
+        if is_absent(answer, what, name):
+            return None
         return Claim.parse(expect(answer, what, "PersistentVolumeClaim"))
 
     async def list(self) -> dict[str, Claim]:

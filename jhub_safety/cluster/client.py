@@ -122,6 +122,23 @@ def expect(answer: Answer, what: str, kind: str) -> dict[str, Any]:
     return answer.body
 
 
+def is_absent(answer: Answer, what: str, name: str) -> bool:
+    """True when the API server says 404 about this very object.
+
+    Raises:
+        Doubt: a 404 from something else on the way (an ingress, a proxy) says nothing about
+            the object; the API server's Status names it.
+    """
+    if answer.status != 404:
+        return False
+    body = answer.body or {}
+    details = body.get("details")
+    about = details.get("name") if isinstance(details, dict) else None
+    if body.get("kind") == "Status" and about == name:
+        return True
+    raise Doubt(f"{what}: HTTP 404, but not from the API server", status=404)
+
+
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """An operator's connection: the API, and the names to show before anything is changed."""

@@ -11,7 +11,7 @@ from functools import partial
 
 from kubernetes_asyncio import client as kube
 
-from jhub_safety.cluster.client import ask, expect
+from jhub_safety.cluster.client import ask, expect, is_absent
 from jhub_safety.errors import Doubt
 from jhub_safety.owner import Owner, label_value
 
@@ -34,7 +34,7 @@ async def read(
         what,
         timeout=timeout,
     )
-    if answer.status == 404:
+    if is_absent(answer, what, _name(owner)):
         return None
     data = expect(answer, what, "Secret").get("data") or {}
     try:

@@ -12,7 +12,7 @@ from functools import partial
 
 from kubernetes_asyncio import client as kube
 
-from jhub_safety.cluster.client import ask, expect
+from jhub_safety.cluster.client import ask, expect, is_absent
 from jhub_safety.errors import Conflict
 from jhub_safety.owner import HUB_LABEL, label_value, object_name
 
@@ -36,7 +36,7 @@ async def stands(api: kube.CoreV1Api, namespace: str, hub: str, *, timeout: floa
         what,
         timeout=timeout,
     )
-    if answer.status == 404:
+    if is_absent(answer, what, name(hub)):
         return False
     expect(answer, what, "Secret")
     return True

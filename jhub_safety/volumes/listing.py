@@ -55,6 +55,8 @@ class SharedListing:
             if self._flight is None:
                 # A task of its own: one caller's time-out must not end the others' listing.
                 self._flight = asyncio.create_task(self._list())
+                # Whoever waits gets the error; when nobody waits any more it is nobody's.
+                self._flight.add_done_callback(lambda task: task.cancelled() or task.exception())
             index = await asyncio.shield(self._flight)
             if since is None:
                 return index

@@ -24,7 +24,13 @@ _PLAIN_FIELDS = frozenset(
 )
 #: KubeSpawner 7 spells the style out in the field's name (kubespawner/spawner.py:2158).
 _STYLED_FIELD = re.compile(r"(safe|escaped)_(username|servername|user_server)")
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+_LABEL = "[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+#: Longest name of a claim (DNS-1123 subdomain).
+_NAME_LENGTH = 253
+#: Ways to cut a name into fields that are tried before it counts as "many could have it".
+#: Two adjacent fields (z2jh-3) need 500 for the longest name; three would need 60,000.
+_CUTS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +152,13 @@ class Generation:
         if not valid_name(name):
             return  # no claim is called that; and the search below is for names of 253 at most
         parts = [(literal, field) for literal, field, _ in self._parts()]
+        cuts = [_CUTS]
         # Dashes that an empty server name left behind were stripped (see render).
         strips = 1 if self.template.endswith("-") else 3
         for count in range(strips):
-            yield from self._match(parts, name + "-" * count, Guess(), owner, place)
+            yield from self._match(parts, name + "-" * count, Guess(), owner, place, cuts)
+        if cuts[0] <= 0:
+            yield Guess(many=True)
 
     def _match(
         self,
@@ -158,6 +167,7 @@ class Generation:
         so_far: Guess,
         owner: Owner,
         place: Place,
+        cuts: list[int],
     ) -> Iterator[Guess]:
         if not parts:
             if not text:
@@ -168,12 +178,16 @@ class Generation:
             return
         text = text[len(literal) :]
         if field is None:
-            yield from self._match(parts[1:], text, so_far, owner, place)
+            yield from self._match(parts[1:], text, so_far, owner, place, cuts)
             return
-        for end in range(len(text) + 1):
+        # The last field takes all that is left.
+        for end in range(len(text) + 1) if len(parts) > 1 else (len(text),):
+            cuts[0] -= 1
+            if cuts[0] <= 0:
+                return
             for guess in self._read_field(field, text[:end], owner, place):
                 if (merged := _merge(so_far, guess)) is not None:
-                    yield from self._match(parts[1:], text[end:], merged, owner, place)
+                    yield from self._match(parts[1:], text[end:], merged, owner, place, cuts)
 
     def _read_field(self, field: str, text: str, owner: Owner, place: Place) -> Iterator[Guess]:
         style = STYLES[self.style]
@@ -338,4 +352,4 @@ def other_owner(
 
 def valid_name(name: str) -> bool:
     """True for a name that Kubernetes takes for a claim (DNS-1123 subdomain, at most 253)."""
-    return _NAME.fullmatch(name) is not None
+    return len(name) <= _NAME_LENGTH and _NAME.fullmatch(name) is not None

@@ -174,10 +174,10 @@ class Resolver:
         except _Disagreement as first:
             # The listing was wrong, or claims changed in these seconds: one new one decides.
             self.log.warning("%s; listing the claims anew", first)
+            self.listing.forget()
             try:
                 question, decision = await self._look_once(question, self.listing.now())
             except _Disagreement as second:
-                self.listing.forget()
                 fault = f"{second}; two answers of the cluster disagree"
                 return question, decide(replace(question, saved=None), Observation(fault=fault))
         return question, decision
