@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -70,11 +69,14 @@ class HomesMixin(SafetySettings, _Base):
     _listings: ClassVar[dict[tuple[int, str], SharedListing]] = {}
     #: Set by hub.py: what the running JupyterHub needs to be told of a refused spawn.
     on_refusal: ClassVar[Callable[[Any], None] | None] = None
+    #: uid of the hub's mark in each namespace where this process has started a server.
+    _places: ClassVar[dict[str, str]] = {}
     #: What has been said once in this process.
     _said: ClassVar[set[str]] = set()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._identity: str | None = None
+        self._saved_place: str | None = None
         super().__init__(*args, **kwargs)
         # What the template gave, before any profile or hook may have chosen another name.
         self._rendered_pvc_name: str = self.pvc_name
@@ -215,13 +217,7 @@ class HomesMixin(SafetySettings, _Base):
             prepare=prepare,
             forgotten=given_up,
             recorded_for=recorded,
-            landmark=partial(
-                landmark.stands,
-                self.api,
-                self.namespace,
-                self._safety_hub(),
-                timeout=self.claim_request_timeout,
-            ),
+            landmark=self._landmark_uid,
             cannot_annotate=self._cannot_annotate,
             may_annotate=self.annotate_homes and "annotate" not in self._said,
         )
@@ -247,7 +243,6 @@ class HomesMixin(SafetySettings, _Base):
         decision = await self._resolver().resolve(question)
         HOMES.labels(decision.verdict, decision.row, "enforce").inc()
         if decision.verdict is not Verdict.REFUSE:
-            await self._set_up_landmark()
             self.log.info(
                 "Home of %s: %s %s (%s: %s)",
                 question.owner,
@@ -258,15 +253,25 @@ class HomesMixin(SafetySettings, _Base):
             )
         return decision
 
+    async def _landmark_uid(self) -> str | None:
+        """Raises Doubt."""
+        return await landmark.uid(
+            self.api, self.namespace, self._safety_hub(), timeout=self.claim_request_timeout
+        )
+
     async def _set_up_landmark(self) -> None:
-        key = f"landmark {self.namespace}"
-        if key in self._said:
-            return
-        self._said.add(key)  # one try in the life of a hub process; the next one tries again
-        try:
-            await landmark.set_up(self.api, self.namespace, self._safety_hub())
-        except Doubt as doubt:
-            self.log.warning("%s. An empty listing cannot be told from an empty hub.", doubt)
+        """Mark the place where this server starts; only after its home was settled, see there."""
+        if self.namespace not in self._places:
+            try:
+                await landmark.set_up(self.api, self.namespace, self._safety_hub())
+                uid = await self._landmark_uid()
+            except Doubt as doubt:
+                self._say_once("landmark", "%s. An empty answer cannot be told from loss.", doubt)
+                return
+            if uid is None:
+                return
+            self._places[self.namespace] = uid
+        self._saved_place = self._places[self.namespace]
 
     async def _report_home(self) -> None:
         """Observe-only: say what would be done. Whatever goes wrong here stops nobody."""

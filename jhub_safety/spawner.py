@@ -22,14 +22,17 @@ from kubespawner import KubeSpawner
 from tornado.web import HTTPError
 
 from jhub_safety.errors import Conflict, Doubt
-from jhub_safety.homes import HomesMixin
 from jhub_safety.hubdb.records import FORMER_USERS, former_users
+from jhub_safety.labs import LabsMixin
 from jhub_safety.volumes.lifecycle import delete_own, hand_over, is_home_of
 from jhub_safety.volumes.model import Verdict
 from jhub_safety.volumes.names import Generation
 
+#: Key in a server's saved state: uid of the hub's mark in the namespace where it was started.
+_PLACE = "jhub_safety_place"
 
-class SafetyMixin(HomesMixin):
+
+class SafetyMixin(LabsMixin):
     """Put in front of a KubeSpawner class: ``class MySpawner(SafetyMixin, MyKubeSpawner)``.
 
     Override :meth:`owner_identity` where the login provider's stable id is not in auth_state.
@@ -43,11 +46,16 @@ class SafetyMixin(HomesMixin):
     # -- the spawn
 
     def start(self) -> asyncio.Future[Any]:
-        self._nothing_started = False
+        self._nothing_started = self._relinked = False
         return super().start()  # type: ignore[no-any-return]
 
     async def load_user_options(self) -> None:
         await maybe_future(super().load_user_options())
+        await self._settle()
+        if "enforce" in (self.homes, self.sessions):
+            await self._set_up_landmark()
+
+    async def _settle(self) -> None:
         if self.homes == "off" or not self.storage_pvc_ensure:
             return
         if self.homes == "observe":
@@ -77,7 +85,14 @@ class SafetyMixin(HomesMixin):
         names = former_users(self.orm_spawner.state)
         if names and not self._renaming_settled:
             state[FORMER_USERS] = list(names)
+        if self._saved_place is not None:
+            state[_PLACE] = self._saved_place
         return state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        super().load_state(state)
+        place = state.get(_PLACE)
+        self._saved_place = place if isinstance(place, str) else None
 
     async def stop(self, now: bool = False) -> None:
         if self._nothing_started:

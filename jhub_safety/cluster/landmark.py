@@ -24,8 +24,10 @@ def name(hub: str) -> str:
     return f"{PREFIX}-{object_name(hub)}"
 
 
-async def stands(api: kube.CoreV1Api, namespace: str, hub: str, *, timeout: float = 10.0) -> bool:
-    """True when the mark is there.
+async def uid(
+    api: kube.CoreV1Api, namespace: str, hub: str, *, timeout: float = 10.0
+) -> str | None:
+    """The mark's uid, or None when it is not there.
 
     Raises:
         Doubt: that could not be found out.
@@ -37,9 +39,9 @@ async def stands(api: kube.CoreV1Api, namespace: str, hub: str, *, timeout: floa
         timeout=timeout,
     )
     if is_absent(answer, what, name(hub)):
-        return False
-    expect(answer, what, "Secret")
-    return True
+        return None
+    found: str = expect(answer, what, "Secret")["metadata"]["uid"]
+    return found
 
 
 async def set_up(api: kube.CoreV1Api, namespace: str, hub: str, *, timeout: float = 10.0) -> None:

@@ -158,7 +158,7 @@ class Resolver:
     #: Another server (or "") whose record in the hub's database names this claim.
     recorded_for: Callable[[Question, str], str]
     #: Whether this hub is known to have made homes in this namespace before.
-    landmark: Callable[[], Awaitable[bool]]
+    landmark: Callable[[], Awaitable[str | None]]
     #: Called with the Doubt when the API server forbids to annotate.
     cannot_annotate: Callable[[Doubt], None]
     may_annotate: bool = True
