@@ -25,7 +25,7 @@ from jhub_safety.refused import SpawnRefused
 from jhub_safety.settings import SafetySettings, effective
 from jhub_safety.volumes.listing import SharedListing
 from jhub_safety.volumes.model import Decision, Question, Row, Verdict
-from jhub_safety.volumes.names import OWN_TEMPLATE, Generation, Place, valid_name
+from jhub_safety.volumes.names import OWN_TEMPLATE, Generation, Place, spare_names, valid_name
 from jhub_safety.volumes.resolve import Resolver
 
 # For type checkers the mixin is a KubeSpawner; at run time it goes in front of any subclass of it.
@@ -148,14 +148,17 @@ class HomesMixin(SafetySettings, _Base):
         rendered = self._expand_user_properties(template)
         # A profile or hook that set pvc_name itself has chosen; else the template counts.
         chosen = self.pvc_name if self.pvc_name != self._rendered_pvc_name else rendered
+        owner, place = self._safety_owner(), Place(self.namespace, self._namespace_default())
+        generation = Generation("configured", template, "safe")
         return Question(
-            owner=self._safety_owner(),
+            owner=owner,
             own_name=rendered if self._pvc_exists else chosen,
+            spare_names=spare_names(generation, owner, place=place),
             saved=self.pvc_name if self._pvc_exists else None,
-            place=Place(self.namespace, self._namespace_default()),
+            place=place,
             known=self.known_generations(template, self.slug_scheme),
             declared=self.declared_generations(template, self.slug_scheme),
-            per_server=Generation("configured", template, "safe").per_server,
+            per_server=generation.per_server,
             former_users=former_users(self.orm_spawner.state),
         )
 
@@ -305,7 +308,7 @@ class HomesMixin(SafetySettings, _Base):
 
     async def _refuse(self, decision: Decision) -> None:
         story = (
-            f"Server of {self.user.name} not started: {decision.why}. Nothing was created or "
+            f"Server of {self._safety_owner()} not started: {decision.why}. Nothing was created or "
             f"deleted. "
             + ("Try again; if it stays, run: " if decision.retryable else "Run: ")
             + f"jhub-safety {decision.command}"

@@ -20,7 +20,7 @@ from jhub_safety.owner import Owner
 from jhub_safety.settings import STYLE_NAMES, SafetySettings, effective
 from jhub_safety.spawner import SafeKubeSpawner
 from jhub_safety.volumes.model import Question
-from jhub_safety.volumes.names import Generation, Place
+from jhub_safety.volumes.names import Generation, Place, spare_names
 
 #: Where the Zero to JupyterHub image has it, then where a hub started by hand has it.
 DEFAULT_FILES = (
@@ -55,10 +55,12 @@ class HubConfig:
         declared = self.settings.declared_generations(self.template, self.slug_scheme)
         style = STYLE_NAMES[0] if self.slug_scheme == "safe" else STYLE_NAMES[1]
         place = Place(self.namespace, self.namespace)
-        name = Generation("new", self.template, style).render(owner, place=place)
+        generation = Generation("new", self.template, style)
+        name = generation.render(owner, place=place)
         return Question(
             owner=owner,
             own_name=name or owner.claim_name,
+            spare_names=spare_names(generation, owner, place=place),
             saved=saved,
             place=place,
             known=self.settings.known_generations(self.template, self.slug_scheme),

@@ -87,6 +87,8 @@ class Owner:
     user: str
     server: str = ""
     identity: str | None = None
+    #: 0, or which name after the first: when that one's claim was handed over to somebody.
+    spare: int = 0
 
     @property
     def _key(self) -> tuple[str, str]:
@@ -100,7 +102,8 @@ class Owner:
         Neither the hub's name nor a database id is in it: a hub that is renamed or
         starts with an empty database finds the same names again.
         """
-        return _digest(*self._key, self.server)[:HASH_LENGTH]
+        spare = (f"spare {self.spare}",) if self.spare else ()
+        return _digest(*self._key, self.server, *spare)[:HASH_LENGTH]
 
     @property
     def slug(self) -> str:

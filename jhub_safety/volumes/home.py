@@ -15,6 +15,7 @@ from jhub_safety.volumes.names import candidates, other_owner
 from jhub_safety.volumes.relation import (
     Relation,
     describe,
+    handed_over,
     owner_of,
     relation,
     same_user_other_server,
@@ -173,6 +174,7 @@ def _decide_unknown(question: Question, seen: Observation) -> Decision:
             )
         return _decide_unmarked(question, claim, named[claim.name])
 
+    own_name = _first_free(question, seen)
     if (taken := seen.claims.get(own_name)) is not None:
         what = (
             "is annotated for " + owner_of(taken)
@@ -193,6 +195,15 @@ def _decide_unknown(question: Question, seen: Observation) -> Decision:
         "the listing was complete and no claim of this owner is in it",
         generation="jhub-safety",
     )
+
+
+def _first_free(question: Question, seen: Observation) -> str:
+    """The owner's own name, or the next when that one's claim has moved on with a rename."""
+    for name in (question.own_name, *question.spare_names):
+        claim = seen.claims.get(name)
+        if claim is None or not handed_over(question.owner, claim):
+            return name
+    return question.own_name
 
 
 def _made_by_another_server(question: Question, others: list[Claim]) -> list[Claim]:

@@ -60,7 +60,7 @@ class ClaimIndex:
         generation gives the owner's claim.
         """
         owner = question.owner
-        names = {question.own_name, question.saved}
+        names = {question.own_name, question.saved, *question.spare_names}
         for user in (owner.user, *question.former_users):
             names |= self._by_mark.get(_user_mark(user), set())
         if owner.identity_digest is not None:

@@ -66,6 +66,8 @@ class Question:
     owner: Owner
     #: What a new claim would be called.
     own_name: str
+    #: What it is called when our own annotations say that *own_name* was handed over.
+    spare_names: tuple[str, ...] = field(default=(), kw_only=True)
     #: The claim that the hub's record of this server names, if any.
     saved: str | None
     place: Place

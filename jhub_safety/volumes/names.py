@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jhub_safety.errors import ConfigError
 from jhub_safety.owner import Owner
@@ -31,6 +31,8 @@ _NAME_LENGTH = 253
 #: Ways to cut a name into fields that are tried before it counts as "many could have it".
 #: Two adjacent fields (z2jh-3) need 500 for the longest name; three would need 60,000.
 _CUTS = 5_000
+#: How often the claim of one owner may be handed over and a new one made.
+_SPARES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +292,17 @@ BUILT_IN: dict[str, Generation] = {
     )
 }
 OWN = Generation("jhub-safety", OWN_TEMPLATE, "safe", "this library")
+
+
+def spare_names(generation: Generation, owner: Owner, *, place: Place = NOWHERE) -> tuple[str, ...]:
+    """Names for *owner*'s next claim when the first was handed over with a rename.
+
+    Only for templates with our hash; any other has one name for an owner.
+    """
+    if not generation.fields & {"owner_hash", "user_hash"}:
+        return ()
+    names = (generation.render(replace(owner, spare=n), place=place) for n in range(1, _SPARES + 1))
+    return tuple(name for name in names if name)
 
 
 @dataclass(frozen=True, slots=True)

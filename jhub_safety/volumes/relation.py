@@ -64,6 +64,16 @@ def owner_of(claim: Claim) -> str:
     return (f"{user}/{server}" if server else user) + (f" of hub {hub}" if hub else "")
 
 
+def handed_over(owner: Owner, claim: Claim) -> bool:
+    """True for a claim of this hub that our own annotations name for another owner."""
+    return (
+        marks.USER in claim.annotations
+        and marks.RELEASED not in claim.annotations
+        and claim.labels.get(marks.HUB_LABEL) == label_value(owner.hub)
+        and relation(owner, claim) is Relation.OTHER
+    )
+
+
 def same_user_other_server(owner: Owner, claim: Claim) -> bool:
     """True for a claim that KubeSpawner annotated for this user, whatever the server."""
     annotations = claim.annotations

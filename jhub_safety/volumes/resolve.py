@@ -139,6 +139,12 @@ def plan(question: Question, decision: Decision) -> Plan:
     return Plan(title, (replace(action, annotations=MappingProxyType(wanted)),))
 
 
+def _carries_identity(question: Question, claim: Claim) -> bool:
+    """A stable id on the claim beats every record under a user name: a renamed account."""
+    digest = question.owner.identity_digest
+    return digest is not None and claim.annotations.get(marks.IDENTITY) == digest
+
+
 @dataclass(frozen=True, slots=True)
 class Resolver:
     """Everything a spawn needs to find, adopt or create its home.
@@ -203,6 +209,8 @@ class Resolver:
             return question, decide(replace(question, saved=None), Observation(fault=str(doubt)))
         decision = await confirm(question, decision, seen, self.claims)
         if decision.claim is not None and decision.name != question.saved:
+            if _carries_identity(question, decision.claim):
+                return question, decision
             other = self.recorded_for(question, decision.name)
             if other:
                 decision = recorded_for_another(question, decision, other)
