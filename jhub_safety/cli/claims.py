@@ -23,6 +23,7 @@ from jhub_safety.cli.connection import (
     command_line_journal,
     console,
     notes,
+    shown,
     with_connection,
 )
 from jhub_safety.cluster import forgotten
@@ -58,17 +59,22 @@ async def list_claims(connection: Connection, as_json: bool) -> None:
         table.add_column(title, overflow="fold")
     for claim in found:
         table.add_row(
-            claim.name,
-            owner_of(claim),
-            _by(claim),
-            _phase(claim),
-            claim.capacity,
-            claim.storage_class,
-            claim.volume,
-            f"{claim.created:%Y-%m-%d}" if claim.created else "",
+            *map(
+                shown,
+                (
+                    claim.name,
+                    owner_of(claim),
+                    _by(claim),
+                    _phase(claim),
+                    claim.capacity,
+                    claim.storage_class,
+                    claim.volume,
+                    f"{claim.created:%Y-%m-%d}" if claim.created else "",
+                ),
+            )
         )
     console.print(table)
-    notes.print(f"{len(found)} claims; {connection.header()}")
+    notes.print(f"{len(found)} claims; {shown(connection.header())}")
 
 
 def _claim_record(claim: Claim) -> dict[str, Any]:
@@ -205,21 +211,22 @@ _COLOURS = {
 
 
 def _print_decision(connection: Connection, question: Question, decision: Decision) -> None:
-    console.print(f"{question.owner}: [{_COLOURS[decision.verdict]}]{decision.verdict}[/]", end=" ")
-    console.print(decision.name, markup=False)
-    console.print(f"  row      {decision.row}: {decision.why}", markup=False, soft_wrap=True)
-    console.print(f"  record   {question.saved or 'names no claim'}", markup=False)
+    verdict = f"[{_COLOURS[decision.verdict]}]{decision.verdict}[/]"
+    console.print(f"{shown(question.owner)}: {verdict} {shown(decision.name)}")
+    console.print(f"  row      {decision.row}: {shown(decision.why)}", soft_wrap=True)
+    console.print(f"  record   {shown(question.saved or 'names no claim')}")
     for claim in decision.claims:
         console.print(
-            f"  claim    {claim.name}: {_phase(claim)}, {claim.capacity}, {owner_of(claim)}, "
-            f"volume {claim.volume or 'none'}, created {claim.created}",
-            markup=False,
+            shown(
+                f"  claim    {claim.name}: {_phase(claim)}, {claim.capacity}, {owner_of(claim)}, "
+                f"volume {claim.volume or 'none'}, created {claim.created}"
+            ),
             soft_wrap=True,
         )
     if connection.hub.settings.identity_key and question.owner.identity is None:
         notes.print("The hub goes by a stable id; give it with --identity for a sure answer.")
     if decision.command:
-        console.print(f"  next     jhub-safety {decision.command}", markup=False)
+        console.print(f"  next     {shown('jhub-safety ' + decision.command)}")
 
 
 def _print_summary(connection: Connection, answers: list[tuple[Question, Decision]]) -> None:
@@ -230,11 +237,11 @@ def _print_summary(connection: Connection, answers: list[tuple[Question, Decisio
     for question, decision in answers:
         if decision.verdict is not Verdict.MOUNT:
             table.add_row(
-                str(question.owner),
+                shown(question.owner),
                 f"[{_COLOURS[decision.verdict]}]{decision.verdict}[/]",
                 decision.row,
-                decision.name,
-                f"jhub-safety {decision.command}" if decision.command else "",
+                shown(decision.name),
+                shown(f"jhub-safety {decision.command}") if decision.command else "",
             )
     if table.row_count:
         console.print(table)
@@ -242,7 +249,7 @@ def _print_summary(connection: Connection, answers: list[tuple[Question, Decisio
         f"{len(answers)} servers: "
         + ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict)
     )
-    notes.print(connection.header())
+    notes.print(shown(connection.header()))
 
 
 @claims.command()
@@ -340,17 +347,15 @@ async def forget(
         click.confirm("Go on?", abort=True, err=True)
     await forgotten.write(connection.cluster.api, connection.claims.namespace, owner, claim)
     command_line_journal().write(action, "done")
-    console.print(f"Recorded. {owner} gets a new home at the next start.", markup=False)
+    console.print(f"Recorded. {shown(owner)} gets a new home at the next start.")
 
 
 def _show(connection: Connection, plan: Plan) -> None:
-    notes.print(connection.header(), markup=False, soft_wrap=True)
+    notes.print(shown(connection.header()))
     for action in plan.actions:
-        notes.print(f"  {action.kind} {action.name}: {action.reason}", markup=False, soft_wrap=True)
+        notes.print(shown(f"  {action.kind} {action.name}: {action.reason}"))
     for refusal in plan.refusals:
-        notes.print(
-            f"  [red]refused[/] {refusal.who}: {refusal.reason}", markup=True, soft_wrap=True
-        )
+        notes.print(f"  [red]refused[/] {shown(refusal.who)}: {shown(refusal.reason)}")
 
 
 async def _carry_out(connection: Connection, plan: Plan, yes: bool, as_json: bool) -> None:
@@ -379,7 +384,7 @@ async def _carry_out(connection: Connection, plan: Plan, yes: bool, as_json: boo
         )
     else:
         for outcome in failed:
-            console.print(f"{outcome.action.name}: {outcome.result}", markup=False)
+            console.print(shown(f"{outcome.action.name}: {outcome.result}"))
         console.print(f"{len(outcomes) - len(failed)} of {len(outcomes)} done")
     if failed or plan.refusals:
         sys.exit(1)
