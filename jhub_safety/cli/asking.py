@@ -80,7 +80,7 @@ async def _with_volumes(
     return decide(question, replace(seen, claims=claims))
 
 
-def everybody(records: HubRecords | None, found: Iterable[Claim]) -> set[Record]:
+def who_is_known(records: HubRecords | None, found: Iterable[Claim]) -> set[Record]:
     """Every server that is on record, every user's default one, and whom claims name."""
     servers: set[Record] = set()
     if records is not None:

@@ -124,7 +124,7 @@ async def explain(
         return
     questions = [
         ask_about(connection, records, record.user, record.server, None)
-        for record in sorted(everybody(records, seen.claims.values()), key=str)
+        for record in sorted(who_is_known(records, seen.claims.values()), key=str)
     ]
     answers = [
         (question, await decide_as_a_spawn(connection, question, seen, records))
