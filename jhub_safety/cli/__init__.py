@@ -8,6 +8,7 @@ import click
 
 from jhub_safety import __version__
 from jhub_safety.cli.claims import claims
+from jhub_safety.cli.connection import notes, shown
 from jhub_safety.errors import SafetyError
 
 
@@ -28,5 +29,5 @@ def main() -> None:
     try:
         cli(prog_name="jhub-safety")
     except SafetyError as error:
-        click.echo(f"jhub-safety: {error}", err=True)
+        notes.print(shown(f"jhub-safety: {error}"))
         sys.exit(1)

@@ -6,8 +6,6 @@ import csv
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -18,21 +16,21 @@ from rich.progress import Progress
 from rich.table import Table
 
 from jhub_safety import owner as marks
+from jhub_safety.cli.asking import ask_about, decide_as_a_spawn
 from jhub_safety.cli.connection import (
     Connection,
     command_line_journal,
     console,
     notes,
+    shown,
     with_connection,
 )
 from jhub_safety.cluster import forgotten
 from jhub_safety.cluster.claims import Claim
 from jhub_safety.errors import SafetyError
-from jhub_safety.hubdb.records import HubRecords, Record, former_users
 from jhub_safety.plan import Action, Plan
 from jhub_safety.volumes.adopt import Adoption, Outcome, execute, plan_adoptions
-from jhub_safety.volumes.home import decide, recorded_for_another
-from jhub_safety.volumes.model import Decision, Observation, Question, Row, Verdict
+from jhub_safety.volumes.model import Decision, Observation, Question, Verdict
 from jhub_safety.volumes.relation import owner_of
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -58,17 +56,22 @@ async def list_claims(connection: Connection, as_json: bool) -> None:
         table.add_column(title, overflow="fold")
     for claim in found:
         table.add_row(
-            claim.name,
-            owner_of(claim),
-            _by(claim),
-            _phase(claim),
-            claim.capacity,
-            claim.storage_class,
-            claim.volume,
-            f"{claim.created:%Y-%m-%d}" if claim.created else "",
+            *map(
+                shown,
+                (
+                    claim.name,
+                    owner_of(claim),
+                    _by(claim),
+                    _phase(claim),
+                    claim.capacity,
+                    claim.storage_class,
+                    claim.volume,
+                    f"{claim.created:%Y-%m-%d}" if claim.created else "",
+                ),
+            )
         )
     console.print(table)
-    notes.print(f"{len(found)} claims; {connection.header()}")
+    notes.print(f"{len(found)} claims; {shown(connection.header())}")
 
 
 def _claim_record(claim: Claim) -> dict[str, Any]:
@@ -112,73 +115,25 @@ async def explain(
     seen = Observation(MappingProxyType(await connection.claims.list()), complete=True)
     records = connection.records()
     if user is not None:
-        question = _question(connection, records, user, server, identity)
-        decision = await _decide(connection, question, seen, records)
+        question = ask_about(connection, records, user, server, identity)
+        decision = await decide_as_a_spawn(connection, question, seen, records, with_volumes=True)
         if as_json:
             _print_json(_decision_record(question, decision))
         else:
             _print_decision(connection, question, decision)
         return
     questions = [
-        _question(connection, records, record.user, record.server, None)
-        for record in sorted(_everybody(records, seen.claims.values()), key=str)
+        ask_about(connection, records, record.user, record.server, None)
+        for record in sorted(who_is_known(records, seen.claims.values()), key=str)
     ]
     answers = [
-        (question, await _decide(connection, question, seen, records)) for question in questions
+        (question, await decide_as_a_spawn(connection, question, seen, records))
+        for question in questions
     ]
     if as_json:
         _print_json([_decision_record(*answer) for answer in answers])
     else:
         _print_summary(connection, answers)
-
-
-def _question(
-    connection: Connection,
-    records: HubRecords | None,
-    user: str,
-    server: str,
-    identity: str | None,
-) -> Question:
-    owner = connection.hub.owner(user, server, identity)
-    if records is None:
-        return connection.hub.question(owner, None)
-    state = records.states.get(Record(user, server))
-    return connection.hub.question(
-        owner, records.claim_of(user, server), former_users(dict(state) if state else None)
-    )
-
-
-async def _decide(
-    connection: Connection, question: Question, seen: Observation, records: HubRecords | None
-) -> Decision:
-    """As a spawn does, what operators gave up and the hub's records of others included."""
-    owner = question.owner
-    decision = decide(question, seen)
-    if decision.row is Row.GONE:
-        given_up = await forgotten.read(connection.cluster.api, question.place.namespace, owner)
-        if given_up == question.saved:
-            decision = decide(replace(question, forgotten=True), seen)
-    if records is None or decision.claim is None or decision.name == question.saved:
-        return decision
-    other = records.others_naming(
-        decision.name, owner.user, owner.server, per_server=question.per_server
-    )
-    return recorded_for_another(question, decision, other) if other else decision
-
-
-def _everybody(records: HubRecords | None, found: Iterable[Claim]) -> set[Record]:
-    """Every server that is on record, every user's default one, and whom claims name."""
-    servers: set[Record] = set()
-    if records is not None:
-        servers |= set(records.states) | {Record(user, "") for user in records.users}
-    for claim in found:
-        user = claim.annotations.get(marks.USER, claim.annotations.get(marks.KUBESPAWNER_USER))
-        if user is not None:
-            server = claim.annotations.get(
-                marks.SERVER, claim.annotations.get(marks.KUBESPAWNER_SERVER, "")
-            )
-            servers.add(Record(user, server))
-    return servers
 
 
 def _decision_record(question: Question, decision: Decision) -> dict[str, Any]:
@@ -205,21 +160,22 @@ _COLOURS = {
 
 
 def _print_decision(connection: Connection, question: Question, decision: Decision) -> None:
-    console.print(f"{question.owner}: [{_COLOURS[decision.verdict]}]{decision.verdict}[/]", end=" ")
-    console.print(decision.name, markup=False)
-    console.print(f"  row      {decision.row}: {decision.why}", markup=False, soft_wrap=True)
-    console.print(f"  record   {question.saved or 'names no claim'}", markup=False)
+    verdict = f"[{_COLOURS[decision.verdict]}]{decision.verdict}[/]"
+    console.print(f"{shown(question.owner)}: {verdict} {shown(decision.name)}")
+    console.print(f"  row      {decision.row}: {shown(decision.why)}", soft_wrap=True)
+    console.print(f"  record   {shown(question.saved or 'names no claim')}")
     for claim in decision.claims:
         console.print(
-            f"  claim    {claim.name}: {_phase(claim)}, {claim.capacity}, {owner_of(claim)}, "
-            f"volume {claim.volume or 'none'}, created {claim.created}",
-            markup=False,
+            shown(
+                f"  claim    {claim.name}: {_phase(claim)}, {claim.capacity}, {owner_of(claim)}, "
+                f"volume {claim.volume or 'none'}, created {claim.created}"
+            ),
             soft_wrap=True,
         )
     if connection.hub.settings.identity_key and question.owner.identity is None:
         notes.print("The hub goes by a stable id; give it with --identity for a sure answer.")
-    if decision.command:
-        console.print(f"  next     jhub-safety {decision.command}", markup=False)
+    if decision.command and not decision.command.startswith("claims explain"):
+        console.print(f"  next     {shown('jhub-safety ' + decision.command)}")
 
 
 def _print_summary(connection: Connection, answers: list[tuple[Question, Decision]]) -> None:
@@ -230,11 +186,11 @@ def _print_summary(connection: Connection, answers: list[tuple[Question, Decisio
     for question, decision in answers:
         if decision.verdict is not Verdict.MOUNT:
             table.add_row(
-                str(question.owner),
+                shown(question.owner),
                 f"[{_COLOURS[decision.verdict]}]{decision.verdict}[/]",
                 decision.row,
-                decision.name,
-                f"jhub-safety {decision.command}" if decision.command else "",
+                shown(decision.name),
+                shown(f"jhub-safety {decision.command}") if decision.command else "",
             )
     if table.row_count:
         console.print(table)
@@ -242,7 +198,7 @@ def _print_summary(connection: Connection, answers: list[tuple[Question, Decisio
         f"{len(answers)} servers: "
         + ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict)
     )
-    notes.print(connection.header())
+    notes.print(shown(connection.header()))
 
 
 @claims.command()
@@ -340,17 +296,15 @@ async def forget(
         click.confirm("Go on?", abort=True, err=True)
     await forgotten.write(connection.cluster.api, connection.claims.namespace, owner, claim)
     command_line_journal().write(action, "done")
-    console.print(f"Recorded. {owner} gets a new home at the next start.", markup=False)
+    console.print(f"Recorded. {shown(owner)} gets a new home at the next start.")
 
 
 def _show(connection: Connection, plan: Plan) -> None:
-    notes.print(connection.header(), markup=False, soft_wrap=True)
+    notes.print(shown(connection.header()))
     for action in plan.actions:
-        notes.print(f"  {action.kind} {action.name}: {action.reason}", markup=False, soft_wrap=True)
+        notes.print(shown(f"  {action.kind} {action.name}: {action.reason}"))
     for refusal in plan.refusals:
-        notes.print(
-            f"  [red]refused[/] {refusal.who}: {refusal.reason}", markup=True, soft_wrap=True
-        )
+        notes.print(f"  [red]refused[/] {shown(refusal.who)}: {shown(refusal.reason)}")
 
 
 async def _carry_out(connection: Connection, plan: Plan, yes: bool, as_json: bool) -> None:
@@ -379,7 +333,7 @@ async def _carry_out(connection: Connection, plan: Plan, yes: bool, as_json: boo
         )
     else:
         for outcome in failed:
-            console.print(f"{outcome.action.name}: {outcome.result}", markup=False)
+            console.print(shown(f"{outcome.action.name}: {outcome.result}"))
         console.print(f"{len(outcomes) - len(failed)} of {len(outcomes)} done")
     if failed or plan.refusals:
         sys.exit(1)

@@ -13,6 +13,7 @@ from typing import Any, ParamSpec
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from jhub_safety.cluster.claims import ClaimsApi
 from jhub_safety.cluster.client import Cluster, connect
@@ -28,6 +29,20 @@ P = ParamSpec("P")
 console = Console(highlight=False, width=400)
 #: For everything that is not the answer: prompts, warnings, progress.
 notes = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def shown(text: object) -> str:
+    """*text* for a terminal: user and claim names are hostile input.
+
+    Markup is taken literally, and what is no printable character (a terminal's escape
+    sequences among them) is spelled out.
+    """
+    return escape(
+        "".join(
+            char if char.isprintable() else char.encode("unicode_escape").decode()
+            for char in str(text)
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +68,8 @@ class Connection:
             return read(self.options.db_url or self.hub.db_url)
         except Doubt as doubt:
             notes.print(
-                f"[yellow]Without the hub's records[/] (saved states unknown): {doubt}. "
+                f"[yellow]Without the hub's records[/] (saved states unknown): {shown(doubt)}. "
                 "Run this where the hub runs, or name the database with --db-url.",
-                markup=True,
             )
             return None
 
@@ -92,7 +106,7 @@ def command_line_journal() -> Journal:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        notes.print(f"[yellow]Without a journal[/]: {error}")
+        notes.print(f"[yellow]Without a journal[/]: {shown(error)}")
         return Journal(None)
     return Journal(directory / "journal.jsonl")
 

@@ -1,0 +1,1 @@
+"""Tests of one module each: no cluster, no hub, no clock but a fake one."""

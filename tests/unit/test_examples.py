@@ -1,0 +1,143 @@
+"""What people copy works: the example files, and documentation for every row of the table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubespawner import KubeSpawner
+from traitlets.config import Config
+from traitlets.config.loader import PyFileConfigLoader
+
+from jhub_safety import hubconfig
+from jhub_safety.hub import check_settings, safe_class
+from jhub_safety.settings import SafetySettings
+from jhub_safety.spawner import SafeKubeSpawner
+from jhub_safety.volumes.model import Row
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+DOCS = ROOT / "docs"
+#: Rows by which a start goes on; every other one refuses it.
+GOING_ON = {Row.KNOWN, Row.SUPERSEDED, Row.RENAMED, Row.SAVED_UNMARKED, Row.SINGLE, Row.NEW}
+
+
+@pytest.fixture
+def hub_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the head of examples/jupyterhub_config.py asks for."""
+    monkeypatch.setenv("HUB_IP", "10.0.0.5")
+    monkeypatch.setenv("HUB_PASSWORD", "only-in-tests")
+    for name in ("HUB_NAMESPACE", "LAB_IMAGE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def _helm(name: str) -> list[Any]:
+    return list(yaml.safe_load_all((EXAMPLES / "helm" / name).read_text()))
+
+
+def _values() -> dict[str, Any]:
+    (values,) = _helm("values.yaml")
+    return values
+
+
+# jupyterhub_config.py
+
+
+def test_the_example_configuration_runs_and_its_settings_are_accepted(hub_environment):
+    config = PyFileConfigLoader("jupyterhub_config.py", path=str(EXAMPLES)).load_config()
+
+    chosen = safe_class(KubeSpawner)
+
+    assert config.JupyterHub.spawner_class == "kubespawner.KubeSpawner"
+    assert chosen is SafeKubeSpawner
+    check_settings(chosen, config)
+
+
+def test_the_command_line_understands_the_example_configuration(hub_environment):
+    hub = hubconfig.load(EXAMPLES / "jupyterhub_config.py", "default")
+
+    assert (hub.hub_name, hub.namespace) == ("jhub", "jhub")
+    assert hub.settings.homes == "enforce"
+    assert hub.template == "claim-{owner_slug}-{owner_hash}"
+
+
+def test_every_setting_in_the_example_configuration_is_a_trait(hub_environment):
+    config = PyFileConfigLoader("jupyterhub_config.py", path=str(EXAMPLES)).load_config()
+
+    for section in ("KubeSpawner", "SafeKubeSpawner"):
+        unknown = set(config[section]) - set(SafeKubeSpawner.class_trait_names(config=True))
+        assert not unknown, section
+
+
+# helm/values.yaml
+
+
+def test_the_helm_values_touch_nothing_but_image_config_and_the_one_line():
+    """The chart's schema refuses any other key below hub; a hub's own storage stays as it is."""
+    assert set(_values()) == {"hub"}
+    assert set(_values()["hub"]) == {"image", "config", "extraConfig"}
+    assert set(_values()["hub"]["image"]) == {"name", "tag"}
+    assert set(_values()["hub"]["config"]) == {"SafeKubeSpawner"}
+
+
+def test_the_helm_values_hold_settings_of_ours_with_usable_values():
+    section = _values()["hub"]["config"]["SafeKubeSpawner"]
+    assert set(section) <= set(SafetySettings.class_own_traits(config=True))
+
+    config = Config()
+    config.SafeKubeSpawner.update(section)  # as the chart's jupyterhub_config.py does it
+    check_settings(SafeKubeSpawner, config)
+
+
+def test_the_values_line_in_extra_config_is_the_documented_one():
+    (line,) = _values()["hub"]["extraConfig"].values()
+    compile(line, "hub.extraConfig", "exec")
+    assert line.strip() == "import jhub_safety; jhub_safety.setup(c)"
+    for page in (ROOT / "README.md", DOCS / "install.md", DOCS / "index.md"):
+        assert "import jhub_safety" in page.read_text(), page
+        assert "jhub_safety.setup(c)" in page.read_text(), page
+
+
+# helm/rbac.yaml
+
+
+def test_the_role_has_exactly_what_goes_beyond_the_charts():
+    role, binding = _helm("rbac.yaml")
+    rules = {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert role["kind"] == "Role", "nothing cluster-wide"
+    assert rules == {("", "persistentvolumeclaims", "patch"), ("", "events", "create")}
+    assert binding["kind"] == "RoleBinding"
+    assert binding["roleRef"] == {
+        "kind": "Role",
+        "name": role["metadata"]["name"],
+        "apiGroup": "rbac.authorization.k8s.io",
+    }
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "hub"}]
+    assert "namespace" not in role["metadata"], "kubectl apply -n says where"
+
+
+# docs
+
+
+@pytest.mark.parametrize("row", Row)
+def test_each_row_of_the_table_is_in_the_documentation(row: Row):
+    assert f"| `{row}` |" in (DOCS / "homes.md").read_text()
+
+
+@pytest.mark.parametrize("row", sorted(set(Row) - GOING_ON))
+def test_each_refusal_has_a_section_that_says_what_to_do(row: Row):
+    assert f"\n## {row}\n" in (DOCS / "refused.md").read_text()
+
+
+def test_the_permissions_page_names_the_verbs_of_the_role():
+    text = (DOCS / "security.md").read_text()
+    assert "| persistentvolumeclaims | **patch** | **no** |" in text
+    assert "| events | **create** | **no** |" in text

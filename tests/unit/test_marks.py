@@ -1,0 +1,160 @@
+"""The Secrets in which a hub remembers: what was given up, and that there were homes."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from jhub_safety.cluster import events, forgotten, landmark
+from jhub_safety.errors import Conflict, Doubt
+from tests.unit import api_server as http
+from tests.unit.api_server import api_server, says, status
+from tests.unit.given import ALICE, GPU, HUB
+
+SECRETS = "/api/v1/namespaces/jupyter/secrets"
+
+
+@pytest.fixture
+async def server():
+    async with api_server() as double:
+        yield double
+
+
+def secret(name: str, **data: str):
+    encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
+    return says(200, {"kind": "Secret", "metadata": {"name": name}, "data": encoded})
+
+
+def no_secret(name: str):
+    message = f'secrets "{name}" not found'
+    return status(404, "NotFound", message, {"name": name, "kind": "secrets"})
+
+
+DOUBTFUL = {
+    "403": status(403, "Forbidden"),
+    "500": status(500, "InternalError"),
+    "hung up": http.hangs_up(),
+    "garbage": http.text(200, "<html>"),
+    "another kind": says(200, {"kind": "ConfigMap"}),
+    "an ingress's 404": http.text(404, "default backend - 404"),
+    "a gateway's 404": says(404, {"message": "no Route matched"}),
+}
+
+
+def forgotten_name(owner) -> str:
+    return f"jhub-safety-forgotten-{owner.hash}"
+
+
+@pytest.mark.parametrize("owner", [ALICE, GPU], ids=str)
+async def test_what_was_given_up_is_read_for_this_very_owner(server, owner):
+    server.answers(secret(forgotten_name(owner), claim="claim-old"))
+    assert await forgotten.read(server.api, "jupyter", owner) == "claim-old"
+    assert server.requests[0].path == f"{SECRETS}/{forgotten_name(owner)}"
+
+
+async def test_nothing_was_given_up(server):
+    server.answers(no_secret(forgotten_name(ALICE)))
+    assert await forgotten.read(server.api, "jupyter", ALICE) is None
+
+
+@pytest.mark.parametrize("reply", DOUBTFUL)
+async def test_not_knowing_what_was_given_up_is_doubt(server, reply):
+    server.answers(DOUBTFUL[reply])
+    with pytest.raises(Doubt):
+        await forgotten.read(server.api, "jupyter", ALICE)
+
+
+@pytest.mark.parametrize(
+    "data", [None, {}, {"user": "YQ=="}, {"claim": "no base64!"}, {"claim": "//8="}], ids=str
+)
+async def test_a_record_that_does_not_say_which_claim_is_doubt(server, data):
+    server.answers(says(200, {"kind": "Secret", "metadata": {}, "data": data}))
+    with pytest.raises(Doubt, match="which claim") as doubt:
+        await forgotten.read(server.api, "jupyter", ALICE)
+    assert not doubt.value.retryable
+
+
+async def test_giving_up_is_recorded(server):
+    server.answers(says(201, {"kind": "Secret", "metadata": {}}))
+    await forgotten.write(server.api, "jupyter", GPU, "claim-old")
+    [request] = server.requests
+    assert (request.method, request.path) == ("POST", SECRETS)
+    assert request.body["metadata"]["name"] == forgotten_name(GPU)
+    assert request.body["stringData"] == {"claim": "claim-old", "user": "alice", "server": "gpu"}
+
+
+async def test_giving_up_another_claim_replaces_the_record(server):
+    """Without PATCH, which the chart's Role does not give on Secrets."""
+    made = says(201, {"kind": "Secret", "metadata": {}})
+    server.answers(status(409, "AlreadyExists"), says(200, {"kind": "Status"}), made)
+    await forgotten.write(server.api, "jupyter", ALICE, "claim-newer")
+    assert [request.method for request in server.requests] == ["POST", "DELETE", "POST"]
+    assert server.requests[1].path == f"{SECRETS}/{forgotten_name(ALICE)}"
+    assert server.requests[2].body["stringData"]["claim"] == "claim-newer"
+
+
+@pytest.mark.parametrize("replies", [("403",), ("500",), ("409", "403"), ("409",)], ids=" ".join)
+async def test_a_record_that_was_not_written_is_an_error(server, replies):
+    both = {"409": status(409, "AlreadyExists"), **DOUBTFUL}
+    server.answers(*(both[reply] for reply in replies))
+    with pytest.raises((Doubt, Conflict)):
+        await forgotten.write(server.api, "jupyter", ALICE, "claim-old")
+
+
+async def test_the_mark_of_homes_stands(server):
+    server.answers(secret(landmark.name(HUB)))
+    assert await landmark.stands(server.api, "jupyter", HUB) is True
+    assert server.requests[0].path == f"{SECRETS}/{landmark.name(HUB)}"
+
+
+async def test_the_mark_of_homes_does_not_stand(server):
+    server.answers(no_secret(landmark.name(HUB)))
+    assert await landmark.stands(server.api, "jupyter", HUB) is False
+
+
+@pytest.mark.parametrize("reply", DOUBTFUL)
+async def test_not_knowing_whether_there_were_homes_is_doubt(server, reply):
+    """An empty listing and a 404 from the same broken proxy must not make homes anew."""
+    server.answers(DOUBTFUL[reply])
+    with pytest.raises(Doubt):
+        await landmark.stands(server.api, "jupyter", HUB)
+
+
+@pytest.mark.parametrize(
+    "reply", [says(201, {"kind": "Secret", "metadata": {}}), status(409, "AlreadyExists")], ids=str
+)
+async def test_setting_up_the_mark_is_done_when_it_is_there(server, reply):
+    server.answers(reply)
+    await landmark.set_up(server.api, "jupyter", HUB)
+    assert server.requests[0].body["metadata"]["name"] == landmark.name(HUB)
+
+
+@pytest.mark.parametrize("hub", ["Hub", "a b", "🦊", "x" * 300, "-", "a.b"], ids=ascii)
+def test_the_marks_name_is_valid_for_every_hub(hub):
+    from jhub_safety.volumes.names import valid_name
+
+    assert valid_name(landmark.name(hub))
+    assert landmark.name(hub) != landmark.name(hub.lower() + "x")
+
+
+async def test_an_event_is_about_the_claim(server):
+    server.answers(says(201, {"kind": "Event", "metadata": {}}))
+    await events.warn_about_claim(
+        server.api, "jupyter", "claim-a", "uid-1", "HomeRefused", "why " * 1000
+    )
+    [request] = server.requests
+    assert (request.method, request.path) == ("POST", "/api/v1/namespaces/jupyter/events")
+    body = request.body
+    assert (body["type"], body["reason"]) == ("Warning", "HomeRefused")
+    assert body["involvedObject"]["uid"] == "uid-1"
+    assert body["involvedObject"]["name"] == "claim-a"
+    # Kubernetes refuses longer ones.
+    assert len(body["message"]) <= 1024
+
+
+async def test_an_event_that_was_not_written_is_doubt(server):
+    server.answers(status(403, "Forbidden"))
+    with pytest.raises(Doubt) as doubt:
+        await events.warn_about_claim(server.api, "jupyter", "c", "", "HomeRefused", "why")
+    assert doubt.value.status == 403
