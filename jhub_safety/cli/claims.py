@@ -16,7 +16,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from jhub_safety import owner as marks
-from jhub_safety.cli.asking import ask_about, decide_as_a_spawn
+from jhub_safety.cli.asking import ask_about, decide_as_a_spawn, who_is_known
 from jhub_safety.cli.connection import (
     Connection,
     command_line_journal,
