@@ -41,10 +41,8 @@ def setup(c: Config) -> None:
     plain KubeSpawner (or none at all) becomes SafeKubeSpawner, another KubeSpawner subclass
     gets the mixin put in front of it, and any other spawner is left alone. As later
     configuration files may choose another class, the choice is made again, and all settings
-    are checked, when the hub has loaded everything.
-
-    Raises:
-        ConfigError: a setting that is known by now cannot be used.
+    are checked, when the hub has loaded everything: a setting that cannot be used then ends the
+    hub with a :class:`~jhub_safety.errors.ConfigError`, before its database is opened.
     """
     configured = c.JupyterHub.get("spawner_class")
     if configured is None or isinstance(configured, LazyConfigValue):

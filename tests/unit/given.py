@@ -12,7 +12,7 @@ from jhub_safety import owner as marks
 from jhub_safety.cluster.claims import Claim
 from jhub_safety.owner import Owner, label_value
 from jhub_safety.volumes.model import Observation, Question
-from jhub_safety.volumes.names import BUILT_IN, OWN, Generation, Place
+from jhub_safety.volumes.names import BUILT_IN, OWN, Generation, Place, spare_names
 
 HUB = "hub"
 NAMESPACE = "jupyter"
@@ -135,7 +135,8 @@ def question(
     now = (OWN,) if configured is None else (OWN, configured)
     name = (configured or OWN).render(owner, place=PLACE)
     assert name is not None
-    fields = {"own_name": name} | fields
+    spares = spare_names(configured or OWN, owner, place=PLACE)
+    fields = {"own_name": name, "spare_names": spares} | fields
     return Question(
         owner=owner,
         saved=saved,

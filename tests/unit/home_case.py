@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from jhub_safety.volumes.model import Observation, Question, Row, Verdict
@@ -10,6 +10,8 @@ from jhub_safety.volumes.names import Generation
 from tests.unit.given import ALICE
 
 MINE = ALICE.claim_name
+#: The names of alice's next claims, when those before were handed over with a rename.
+NEXT = [replace(ALICE, spare=n).claim_name for n in range(1, 6)]
 ADOPT_WHICH = "claims adopt CLAIM --user=alice"
 #: Templates without a server: a user's servers share one home.
 SHARED = Generation("configured", "claim-{username}", "safe")

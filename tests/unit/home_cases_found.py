@@ -22,6 +22,7 @@ from tests.unit.given import (
 from tests.unit.home_case import (
     ADOPT_WHICH,
     MINE,
+    NEXT,
     SHARED,
     SHARED_OWN,
     Case,
@@ -162,6 +163,58 @@ FOUND = [
         question(configured=SHARED_OWN, per_server=False),
         seen(ours(BOB)),
         create(Row.NEW, MINE),
+    ),
+]
+
+CAROL = Owner(HUB, "carol")
+RENAMES = [
+    Case(
+        "the claim by the first name went with a rename: the next name",
+        question(),
+        seen(ours(CAROL, MINE)),
+        create(Row.NEW, NEXT[0]),
+    ),
+    Case(
+        "it happened twice",
+        question(),
+        seen(ours(CAROL, MINE), ours(BOB, NEXT[0])),
+        create(Row.NEW, NEXT[1]),
+    ),
+    Case(
+        "it went to another server of theirs",
+        question(),
+        seen(ours(GPU, MINE)),
+        create(Row.NEW, NEXT[0]),
+    ),
+    Case(
+        "the claim by the next name is found again",
+        question(),
+        seen(ours(CAROL, MINE), ours(ALICE, NEXT[0])),
+        mount(Row.KNOWN, NEXT[0]),
+    ),
+    Case(
+        "the next name is another hub's",
+        question(),
+        seen(ours(CAROL, MINE), ours(replace(ALICE, hub="other"), NEXT[0])),
+        refuse(Row.TAKEN, NEXT[0], ADOPT_WHICH, NEXT[0]),
+    ),
+    Case(
+        "the next name says nothing of an owner",
+        question(),
+        seen(ours(CAROL, MINE), claim(NEXT[0])),
+        refuse(Row.TAKEN, NEXT[0], ADOPT_WHICH, NEXT[0]),
+    ),
+    Case(
+        "no name is left",
+        question(),
+        seen(ours(CAROL, MINE), *(ours(BOB, name) for name in NEXT)),
+        refuse(Row.TAKEN, MINE, ADOPT_WHICH, MINE),
+    ),
+    Case(
+        "KubeSpawner's annotation is no sign of a rename",
+        question(),
+        seen(kubespawner(MINE, "carol")),
+        refuse(Row.TAKEN, MINE, ADOPT_WHICH, MINE),
     ),
 ]
 

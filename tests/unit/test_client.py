@@ -266,3 +266,24 @@ def in_a_pod(tmp_path, monkeypatch):
 async def test_connects_by_kubeconfig(kubeconfig, context, server, shown, namespace):
     async with connect(context) as cluster:
         assert (cluster.server, cluster.context, cluster.namespace) == (server, shown, namespace)
+
+
+async def test_connects_in_a_pod_as_its_service_account(in_a_pod, monkeypatch):
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setattr("jhub_safety.cluster.client._pod_namespace", lambda: "of-the-pod")
+    # The certificate of this pod is none; a connection is not what is tested.
+    monkeypatch.setattr("ssl.SSLContext.load_verify_locations", lambda *_, **__: None)
+    async with connect() as cluster:
+        shown = (cluster.server, cluster.context, cluster.namespace)
+    assert shown == ("https://10.0.0.1:443", "in-cluster", "of-the-pod")
+
+
+@pytest.mark.parametrize(("context", "shown"), [(None, "first"), ("second", "second")])
+async def test_an_operators_kubeconfig_wins_over_the_pods_account(
+    in_a_pod, kubeconfig, monkeypatch, context, shown
+):
+    """kubectl exec into the hub's pod, with rights that the hub has not."""
+    monkeypatch.setenv(incluster_config.SERVICE_HOST_ENV_NAME, "10.0.0.1")
+    monkeypatch.setenv(incluster_config.SERVICE_PORT_ENV_NAME, "443")
+    async with connect(context) as cluster:
+        assert cluster.context == shown

@@ -31,6 +31,8 @@ PEOPLE = (
 #: Few names, so that they meet: of several generations, of several owners, of nobody.
 NAMES = (
     *sorted({owner.claim_name for owner in PEOPLE}),
+    replace(ALICE, spare=1).claim_name,
+    replace(ALICE, spare=2).claim_name,
     "claim-alice",
     "claim-alice--gpu",
     "claim-alicegpu",
@@ -155,7 +157,7 @@ def test_a_claim_that_goes_away_is_never_taken(asked, found, complete):
 def test_a_name_that_is_in_use_is_never_created(asked, found):
     decision = decide(asked, seen(*found))
     if decision.verdict is Verdict.CREATE:
-        assert decision.name == asked.own_name
+        assert decision.name in (asked.own_name, *asked.spare_names)
         assert decision.name not in {each.name for each in found}
 
 

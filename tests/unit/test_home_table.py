@@ -20,6 +20,7 @@ TABLE = {
     "on record": on_record.SAVED_BY_RECORD,
     "taken": on_record.TAKEN,
     "found": found.FOUND,
+    "renamed": found.RENAMES,
     "shared": found.SHARED_HOMES,
     "identity": found.IDENTITIES,
     "incomplete": found.INCOMPLETE,

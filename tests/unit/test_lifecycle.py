@@ -50,12 +50,22 @@ async def test_a_renamed_owner_keeps_the_claim(journal, found, generation):
     )
 
 
-async def test_whoever_has_the_old_name_next_does_not_find_it(journal, tmp_path):
-    """Neither by our annotation nor by KubeSpawner's, which is still on it."""
-    cluster = holding(kubespawner("claim-alice", "alice"), ours(BOB))
-    await hand_over(cluster, "claim-alice", ALICE, RENAMED, journal)
+@pytest.mark.parametrize(
+    ("found", "name"),
+    [
+        (kubespawner("claim-alice", "alice"), ALICE.claim_name),
+        (ours(ALICE), replace(ALICE, spare=1).claim_name),
+    ],
+    ids=["KubeSpawner's", "by our own name"],
+)
+async def test_whoever_has_the_old_name_next_gets_a_home_of_their_own(
+    journal, tmp_path, found, name
+):
+    """They find it neither by our annotation nor by KubeSpawner's, which is still on it."""
+    cluster = holding(found, ours(BOB))
+    await hand_over(cluster, found.name, ALICE, RENAMED, journal)
     decision = await Stage(cluster, tmp_path).resolver.resolve(question())
-    assert (decision.verdict, decision.name) == (Verdict.CREATE, ALICE.claim_name)
+    assert (decision.verdict, decision.name) == (Verdict.CREATE, name)
 
 
 async def test_a_renamed_server_keeps_the_claim(journal):

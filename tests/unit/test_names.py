@@ -355,7 +355,9 @@ def test_valid_names(name):
     assert valid_name(name)
 
 
-@pytest.mark.parametrize("name", ["", "-a", "a-", ".a", "a.", "A", "a_b", "a b", "a\n", "a" * 254])
+@pytest.mark.parametrize(
+    "name", ["", "-a", "a-", ".a", "a.", "a..b", "a.-b", "A", "a_b", "a b", "a\n", "a" * 254]
+)
 def test_invalid_names(name):
     assert not valid_name(name)
     assert not list(BUILT_IN["z2jh-3"].read(name, ALICE))

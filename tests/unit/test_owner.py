@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,16 @@ def test_a_user_named_like_somebodys_id_is_somebody_else(identity, user, server)
     assert Owner(HUB, user, server, identity).hash != Owner(HUB, identity, server).hash
 
 
+@given(owners, owners, st.integers(1, 5), st.integers(0, 5))
+def test_a_next_name_is_nobody_elses(one, two, spare, other):
+    """Made when the first one's claim went with a rename."""
+    assume((who(one), spare) != (who(two), other))
+    name = replace(one, spare=spare).claim_name
+    assert DNS_1123_LABEL.fullmatch(name)
+    assert len(name) <= 63
+    assert name != replace(two, spare=other).claim_name
+
+
 @given(any_text)
 def test_the_id_itself_is_neither_in_the_name_nor_on_the_claim(identity):
     """It may be personal data."""
@@ -154,7 +165,8 @@ def test_names_never_change(entry):
         "hash": owner.hash,
         "labels": owner.labels(),
         "identity_digest": owner.identity_digest,
-    } == {key: entry[key] for key in ("claim", "hash", "labels", "identity_digest")}
+        "spares": [replace(owner, spare=n).claim_name for n in (1, 2)],
+    } == {key: entry[key] for key in ("claim", "hash", "labels", "identity_digest", "spares")}
 
 
 def test_golden_file_covers_what_it_should():

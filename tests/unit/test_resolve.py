@@ -289,6 +289,14 @@ async def test_a_claim_on_another_servers_record_is_not_touched(stage, claims):
     assert here.cluster.writes() == []
 
 
+async def test_a_stable_id_on_the_claim_outweighs_a_record_under_another_name(stage):
+    """The account was renamed at the login provider; the hub knows the old name's record."""
+    renamed = replace(WITH_ID, user="alice.smith")
+    here = stage(ours(WITH_ID), recorded={WITH_ID.claim_name: "alice"})
+    decision = await here.resolver.resolve(question(renamed))
+    assert (decision.row, decision.verdict) == (Row.KNOWN, Verdict.MOUNT)
+
+
 async def test_a_conflict_on_create_is_looked_at_again(stage):
     """Another hub process made the claim in between: mounted when it is this owner's."""
     here = stage(ours(BOB))

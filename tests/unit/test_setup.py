@@ -146,7 +146,7 @@ def their_module():
         ("jhub_safety.SafeKubeSpawner", "SafeKubeSpawner"),
         ("simple", "SimpleLocalProcessSpawner"),
     ],
-    ids=str,
+    ids=lambda chosen: getattr(chosen, "__name__", chosen),
 )
 def test_the_class_that_runs(app, their_module, chosen, effective):
     app.update_config(Config(JupyterHub={"spawner_class": chosen}))

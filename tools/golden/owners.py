@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ def record(owner: Owner) -> dict[str, Any]:
         "hash": owner.hash,
         "labels": owner.labels(),
         "identity_digest": owner.identity_digest,
+        "spares": [replace(owner, spare=n).claim_name for n in (1, 2)],
     }
 
 
