@@ -52,6 +52,9 @@ class LabsMixin(HomesMixin):
     count_sessions: ClassVar[Callable[[], int] | None] = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        #: A start that was refused before it made a lab.
+        self._nothing_started = False
+        #: This start took up a lab that was running already.
         self._relinked = False
         super().__init__(*args, **kwargs)
 
@@ -138,6 +141,10 @@ class LabsMixin(HomesMixin):
 
     async def poll(self) -> int | None:
         """None while the lab runs or nobody can tell; a number only on the cluster's own word."""
+        if self._nothing_started:
+            # user.spawn stops what it could not start. This start made no lab; one that runs
+            # under that name is none of the hub's sessions, and not its to delete.
+            return 1
         if self.sessions != "enforce":
             return await self._poll_observed()
         pause = PAUSES[0]

@@ -39,7 +39,6 @@ class SafetyMixin(LabsMixin):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._nothing_started = False
         self._renaming_settled = False
         super().__init__(*args, **kwargs)
 

@@ -50,9 +50,7 @@ def test_many_looks_within_a_minute_are_one_sighting(absences: Absences, clock: 
         clock.now += 1
 
 
-def test_a_lab_that_was_seen_in_between_starts_from_the_beginning(
-    absences: Absences, clock: Clock
-):
+def test_a_lab_that_was_seen_in_between_starts_from_the_beginning(absences: Absences, clock: Clock):
     absences.missed("a", MANY)
     clock.now += APART
     absences.seen("a")

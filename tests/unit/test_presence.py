@@ -84,7 +84,7 @@ class Labs:
 
     namespace = "hub"
 
-    def __init__(self, *answers: Lab | None | Doubt) -> None:
+    def __init__(self, *answers: Lab | Doubt | None) -> None:
         self.answers = list(answers)
 
     async def read(self, name: str) -> Lab | None:
@@ -94,7 +94,7 @@ class Labs:
         return answer
 
 
-async def sight(answer: Lab | None | Doubt, absences: Absences, *, proven: bool | Doubt = True):
+async def sight(answer: Lab | Doubt | None, absences: Absences, *, proven: bool | Doubt = True):
     async def place() -> bool:
         if isinstance(proven, Doubt):
             raise proven
