@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -69,8 +70,8 @@ class HomesMixin(SafetySettings, _Base):
     _listings: ClassVar[dict[tuple[int, str], SharedListing]] = {}
     #: Set by hub.py: what the running JupyterHub needs to be told of a refused spawn.
     on_refusal: ClassVar[Callable[[Any], None] | None] = None
-    #: uid of the hub's mark in each namespace where this process has started a server.
-    _places: ClassVar[dict[str, str]] = {}
+    #: uids of the marks that this process has made or found, by namespace.
+    _marks: ClassVar[dict[tuple[str, landmark.Mark], str]] = {}
     #: What has been said once in this process.
     _said: ClassVar[set[str]] = set()
 
@@ -220,7 +221,7 @@ class HomesMixin(SafetySettings, _Base):
             prepare=prepare,
             forgotten=given_up,
             recorded_for=recorded,
-            landmark=self._landmark_uid,
+            landmark=partial(self._landmark_uid, landmark.HOMES),
             cannot_annotate=self._cannot_annotate,
             may_annotate=self.annotate_homes and "annotate" not in self._said,
         )
@@ -246,6 +247,7 @@ class HomesMixin(SafetySettings, _Base):
         decision = await self._resolver().resolve(question)
         HOMES.labels(decision.verdict, decision.row, "enforce").inc()
         if decision.verdict is not Verdict.REFUSE:
+            await self._set_up(landmark.HOMES)
             self.log.info(
                 "Home of %s: %s %s (%s: %s)",
                 question.owner,
@@ -256,25 +258,41 @@ class HomesMixin(SafetySettings, _Base):
             )
         return decision
 
-    async def _landmark_uid(self) -> str | None:
+    async def _landmark_uid(self, mark: landmark.Mark) -> str | None:
         """Raises Doubt."""
         return await landmark.uid(
-            self.api, self.namespace, self._safety_hub(), timeout=self.claim_request_timeout
+            self.api, self.namespace, self._safety_hub(), mark, timeout=self.claim_request_timeout
         )
 
-    async def _set_up_landmark(self) -> None:
-        """Mark the place where this server starts; only after its home was settled, see there."""
-        if self.namespace not in self._places:
+    async def _set_up(self, mark: landmark.Mark) -> str | None:
+        """Make the mark, once in the life of this process; its uid, None when it was not made."""
+        key = (self.namespace, mark)
+        if key not in self._marks:
             try:
-                await landmark.set_up(self.api, self.namespace, self._safety_hub())
-                uid = await self._landmark_uid()
+                await landmark.set_up(self.api, self.namespace, self._safety_hub(), mark)
+                uid = await self._landmark_uid(mark)
             except Doubt as doubt:
-                self._say_once("landmark", "%s. An empty answer cannot be told from loss.", doubt)
-                return
+                self._say_once(mark, "%s. An empty answer cannot be told from loss.", doubt)
+                return None
             if uid is None:
-                return
-            self._places[self.namespace] = uid
-        self._saved_place = self._places[self.namespace]
+                return None
+            self._marks[key] = uid
+        return self._marks[key]
+
+    async def _home_now(self) -> str | None:
+        """The claim that is this server's home, None when it has none yet.
+
+        Raises:
+            Doubt: that is not certain.
+            LookupError: the configured identity is missing.
+        """
+        if self._pvc_exists:
+            return self.pvc_name
+        # State of KubeSpawner 6 names no claim.
+        _, decision = await self._resolver().look(await self._question())
+        if decision.verdict is Verdict.REFUSE:
+            raise Doubt(decision.why)
+        return None if decision.verdict is Verdict.CREATE else decision.name
 
     async def _report_home(self) -> None:
         """Observe-only: say what would be done. Whatever goes wrong here stops nobody."""

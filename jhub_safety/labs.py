@@ -25,6 +25,7 @@ from jupyterhub.utils import make_ssl_context, url_path_join
 from kubernetes_asyncio.client import ApiException
 
 from jhub_safety import owner as marks
+from jhub_safety.cluster import landmark
 from jhub_safety.cluster.client import ask, expect
 from jhub_safety.cluster.labs import Lab, LabsApi
 from jhub_safety.errors import Conflict, Doubt
@@ -52,7 +53,7 @@ class LabsMixin(HomesMixin):
     count_sessions: ClassVar[Callable[[], int] | None] = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        #: A start that was refused before it made a lab.
+        #: A start that has not asked for a lab yet, or was refused.
         self._nothing_started = False
         #: This start took up a lab that was running already.
         self._relinked = False
@@ -136,7 +137,7 @@ class LabsMixin(HomesMixin):
         """
         if self._pvc_exists and await self._claims_api().read(self.pvc_name) is not None:
             return True
-        uid = await self._landmark_uid()
+        uid = await self._landmark_uid(landmark.PLACE)
         return uid is not None and self._saved_place in (None, uid)
 
     async def poll(self) -> int | None:
@@ -279,6 +280,7 @@ class LabsMixin(HomesMixin):
     # -- starting where one runs already
 
     async def _make_create_pod_request(self, pod: Any, request_timeout: float) -> bool:
+        self._nothing_started = False
         if self.sessions != "enforce":
             created: bool = await super()._make_create_pod_request(pod, request_timeout)
             return created

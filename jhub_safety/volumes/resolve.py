@@ -200,10 +200,11 @@ class Resolver:
             if decision.verdict is Verdict.CREATE and since is None:
                 return question, decision  # looked at again, and confirmed then
             if decision.verdict is Verdict.CREATE and seen.nobody and await self.landmark():
+                secret = landmark.name(question.owner.hub, landmark.HOMES)
                 raise Doubt(
                     "the listing shows nobody's home, though this hub has had some here. If all "
-                    f"were deleted on purpose: kubectl delete secret "
-                    f"-n {question.place.namespace} {landmark.name(question.owner.hub)}"
+                    "were deleted on purpose: kubectl delete secret "
+                    f"-n {question.place.namespace} {secret}"
                 )
         except Doubt as doubt:
             return question, decide(replace(question, saved=None), Observation(fault=str(doubt)))
