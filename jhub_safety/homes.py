@@ -70,11 +70,14 @@ class HomesMixin(SafetySettings, _Base):
     _listings: ClassVar[dict[tuple[int, str], SharedListing]] = {}
     #: Set by hub.py: what the running JupyterHub needs to be told of a refused spawn.
     on_refusal: ClassVar[Callable[[Any], None] | None] = None
+    #: uids of the marks that this process has made or found, by namespace.
+    _marks: ClassVar[dict[tuple[str, landmark.Mark], str]] = {}
     #: What has been said once in this process.
     _said: ClassVar[set[str]] = set()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._identity: str | None = None
+        self._saved_place: str | None = None
         super().__init__(*args, **kwargs)
         # What the template gave, before any profile or hook may have chosen another name.
         self._rendered_pvc_name: str = self.pvc_name
@@ -218,13 +221,7 @@ class HomesMixin(SafetySettings, _Base):
             prepare=prepare,
             forgotten=given_up,
             recorded_for=recorded,
-            landmark=partial(
-                landmark.stands,
-                self.api,
-                self.namespace,
-                self._safety_hub(),
-                timeout=self.claim_request_timeout,
-            ),
+            landmark=partial(self._landmark_uid, landmark.HOMES),
             cannot_annotate=self._cannot_annotate,
             may_annotate=self.annotate_homes and "annotate" not in self._said,
         )
@@ -250,7 +247,7 @@ class HomesMixin(SafetySettings, _Base):
         decision = await self._resolver().resolve(question)
         HOMES.labels(decision.verdict, decision.row, "enforce").inc()
         if decision.verdict is not Verdict.REFUSE:
-            await self._set_up_landmark()
+            await self._set_up(landmark.HOMES)
             self.log.info(
                 "Home of %s: %s %s (%s: %s)",
                 question.owner,
@@ -261,15 +258,41 @@ class HomesMixin(SafetySettings, _Base):
             )
         return decision
 
-    async def _set_up_landmark(self) -> None:
-        key = f"landmark {self.namespace}"
-        if key in self._said:
-            return
-        self._said.add(key)  # one try in the life of a hub process; the next one tries again
-        try:
-            await landmark.set_up(self.api, self.namespace, self._safety_hub())
-        except Doubt as doubt:
-            self.log.warning("%s. An empty listing cannot be told from an empty hub.", doubt)
+    async def _landmark_uid(self, mark: landmark.Mark) -> str | None:
+        """Raises Doubt."""
+        return await landmark.uid(
+            self.api, self.namespace, self._safety_hub(), mark, timeout=self.claim_request_timeout
+        )
+
+    async def _set_up(self, mark: landmark.Mark) -> str | None:
+        """Make the mark, once in the life of this process; its uid, None when it was not made."""
+        key = (self.namespace, mark)
+        if key not in self._marks:
+            try:
+                await landmark.set_up(self.api, self.namespace, self._safety_hub(), mark)
+                uid = await self._landmark_uid(mark)
+            except Doubt as doubt:
+                self._say_once(mark, "%s. An empty answer cannot be told from loss.", doubt)
+                return None
+            if uid is None:
+                return None
+            self._marks[key] = uid
+        return self._marks[key]
+
+    async def _home_now(self) -> str | None:
+        """The claim that is this server's home, None when it has none yet.
+
+        Raises:
+            Doubt: that is not certain.
+            LookupError: the configured identity is missing.
+        """
+        if self._pvc_exists:
+            return self.pvc_name
+        # State of KubeSpawner 6 names no claim.
+        _, decision = await self._resolver().look(await self._question())
+        if decision.verdict is Verdict.REFUSE:
+            raise Doubt(decision.why)
+        return None if decision.verdict is Verdict.CREATE else decision.name
 
     async def _report_home(self) -> None:
         """Observe-only: say what would be done. Whatever goes wrong here stops nobody."""

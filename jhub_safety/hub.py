@@ -24,6 +24,7 @@ from traitlets.config.loader import LazyConfigValue
 from jhub_safety.errors import ConfigError
 from jhub_safety.homes import HomesMixin, default_template
 from jhub_safety.hubdb.records import remember_former_user
+from jhub_safety.labs import LabsMixin
 from jhub_safety.settings import SECTION, SafetySettings, effective
 from jhub_safety.spawner import SafeKubeSpawner, SafetyMixin
 from jhub_safety.volumes.names import Generation
@@ -81,6 +82,7 @@ def finish(app: JupyterHub) -> None:
         app.spawner_class = safe
     check_settings(safe, app.config)
     follow_renamed_users(app)
+    LabsMixin.count_sessions = staticmethod(lambda: int(app.users.count_active_users()["active"]))
     if jupyterhub.version_info < (6,):
         HomesMixin.on_refusal = staticmethod(lambda _: _uncount_failure(app))
 

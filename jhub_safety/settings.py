@@ -43,6 +43,25 @@ class SafetySettings(Configurable):  # type: ignore[misc]
         """,
     )
 
+    sessions = Enum(
+        ["enforce", "observe", "off"],
+        "enforce",
+        config=True,
+        help="""
+        What to do about labs that cannot be seen for certain.
+
+        ``enforce``: a lab counts as stopped only on the API server's own word; a running lab is
+        taken up by its user's next start, never killed for it.
+        ``observe``: let KubeSpawner do as ever, and log where the cluster says otherwise.
+        ``off``: leave labs to KubeSpawner.
+
+        Danger: with ``observe`` and ``off`` one failed or empty answer of the API server at hub
+        start ends every user's session, and their next start kills the lab with its unsaved work.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
     hub_name = Unicode(
         "",
         config=True,

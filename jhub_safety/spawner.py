@@ -21,47 +21,50 @@ from jupyterhub.utils import maybe_future
 from kubespawner import KubeSpawner
 from tornado.web import HTTPError
 
+from jhub_safety.cluster import landmark
 from jhub_safety.errors import Conflict, Doubt
-from jhub_safety.homes import HomesMixin
 from jhub_safety.hubdb.records import FORMER_USERS, former_users
+from jhub_safety.labs import LabsMixin
 from jhub_safety.volumes.lifecycle import delete_own, hand_over, is_home_of
 from jhub_safety.volumes.model import Verdict
 from jhub_safety.volumes.names import Generation
 
+#: Key in a server's saved state: uid of the hub's mark in the namespace where it was started.
+_PLACE = "jhub_safety_place"
 
-class SafetyMixin(HomesMixin):
+
+class SafetyMixin(LabsMixin):
     """Put in front of a KubeSpawner class: ``class MySpawner(SafetyMixin, MyKubeSpawner)``.
 
     Override :meth:`owner_identity` where the login provider's stable id is not in auth_state.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._nothing_started = False
         self._renaming_settled = False
         super().__init__(*args, **kwargs)
 
     # -- the spawn
 
     def start(self) -> asyncio.Future[Any]:
-        self._nothing_started = False
+        # Until a lab is asked for. user.spawn calls stop() after any failure, and KubeSpawner's
+        # stop would delete the pod of that name: a live lab that the hub has lost track of.
+        self._nothing_started, self._relinked = True, False
         return super().start()  # type: ignore[no-any-return]
 
     async def load_user_options(self) -> None:
         await maybe_future(super().load_user_options())
+        await self._settle()
+        if self.sessions == "enforce":
+            self._saved_place = await self._set_up(landmark.PLACE)
+
+    async def _settle(self) -> None:
         if self.homes == "off" or not self.storage_pvc_ensure:
             return
         if self.homes == "observe":
             await self._report_home()
             return
-        try:
-            decision = await self._settle_home()
-        except BaseException:
-            self._nothing_started = True
-            raise
+        decision = await self._settle_home()
         if decision.verdict is Verdict.REFUSE:
-            # user.spawn calls stop() after any failure, and KubeSpawner's stop would delete
-            # the pod of that name: a live lab that the hub has lost track of.
-            self._nothing_started = True
             await self._refuse(decision)
         self.pvc_name = decision.name
         self._pvc_exists = True
@@ -77,7 +80,14 @@ class SafetyMixin(HomesMixin):
         names = former_users(self.orm_spawner.state)
         if names and not self._renaming_settled:
             state[FORMER_USERS] = list(names)
+        if self._saved_place is not None:
+            state[_PLACE] = self._saved_place
         return state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        super().load_state(state)
+        place = state.get(_PLACE)
+        self._saved_place = place if isinstance(place, str) else None
 
     async def stop(self, now: bool = False) -> None:
         if self._nothing_started:
@@ -110,17 +120,18 @@ class SafetyMixin(HomesMixin):
         if hasattr(super(), "rename"):
             await super().rename(old_name, new_name)
         generation = Generation("configured", self.pvc_name_template, "safe")
-        if self.homes != "enforce" or not generation.per_server or not self._pvc_exists:
+        if self.homes != "enforce" or not generation.per_server or not self.storage_pvc_ensure:
             return
         try:
             self._identity = await self.owner_identity()
             old, new = self._safety_owner(old_name), self._safety_owner(new_name)
-            claims = self._claims_api()
-            await hand_over(claims, self.pvc_name, old, new, self._journal())
+            home = await self._home_now()
+            if home is not None:
+                await hand_over(self._claims_api(), home, old, new, self._journal())
         except (Conflict, Doubt, LookupError) as error:
             story = (
                 f"Server {old_name or 'default'} of {self.user.name} was not renamed: its home "
-                f"{self.pvc_name} could not be given the new name ({error}). Nothing was changed. "
+                f"could not be given the new name ({error}). Nothing was changed. "
                 f"Run: jhub-safety claims explain {self._safety_owner(old_name).arguments}"
             )
             raise HTTPError(409, "%s", story) from error

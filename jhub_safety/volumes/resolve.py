@@ -164,7 +164,7 @@ class Resolver:
     #: Another server (or "") whose record in the hub's database names this claim.
     recorded_for: Callable[[Question, str], str]
     #: Whether this hub is known to have made homes in this namespace before.
-    landmark: Callable[[], Awaitable[bool]]
+    landmark: Callable[[], Awaitable[str | None]]
     #: Called with the Doubt when the API server forbids to annotate.
     cannot_annotate: Callable[[Doubt], None]
     may_annotate: bool = True
@@ -200,10 +200,11 @@ class Resolver:
             if decision.verdict is Verdict.CREATE and since is None:
                 return question, decision  # looked at again, and confirmed then
             if decision.verdict is Verdict.CREATE and seen.nobody and await self.landmark():
+                secret = landmark.name(question.owner.hub, landmark.HOMES)
                 raise Doubt(
                     "the listing shows nobody's home, though this hub has had some here. If all "
-                    f"were deleted on purpose: kubectl delete secret "
-                    f"-n {question.place.namespace} {landmark.name(question.owner.hub)}"
+                    "were deleted on purpose: kubectl delete secret "
+                    f"-n {question.place.namespace} {secret}"
                 )
         except Doubt as doubt:
             return question, decide(replace(question, saved=None), Observation(fault=str(doubt)))

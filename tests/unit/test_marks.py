@@ -21,9 +21,13 @@ async def server():
         yield double
 
 
+SECRET_UID = "0d9f1f2e-uid-of-the-secret"
+
+
 def secret(name: str, **data: str):
+    metadata = {"name": name, "uid": SECRET_UID}
     encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
-    return says(200, {"kind": "Secret", "metadata": {"name": name}, "data": encoded})
+    return says(200, {"kind": "Secret", "metadata": metadata, "data": encoded})
 
 
 def no_secret(name: str):
@@ -103,14 +107,14 @@ async def test_a_record_that_was_not_written_is_an_error(server, replies):
 
 
 async def test_the_mark_of_homes_stands(server):
-    server.answers(secret(landmark.name(HUB)))
-    assert await landmark.stands(server.api, "jupyter", HUB) is True
-    assert server.requests[0].path == f"{SECRETS}/{landmark.name(HUB)}"
+    server.answers(secret(landmark.name(HUB, landmark.HOMES)))
+    assert await landmark.uid(server.api, "jupyter", HUB, landmark.HOMES) == SECRET_UID
+    assert server.requests[0].path == f"{SECRETS}/{landmark.name(HUB, landmark.HOMES)}"
 
 
 async def test_the_mark_of_homes_does_not_stand(server):
-    server.answers(no_secret(landmark.name(HUB)))
-    assert await landmark.stands(server.api, "jupyter", HUB) is False
+    server.answers(no_secret(landmark.name(HUB, landmark.HOMES)))
+    assert await landmark.uid(server.api, "jupyter", HUB, landmark.HOMES) is None
 
 
 @pytest.mark.parametrize("reply", DOUBTFUL)
@@ -118,7 +122,7 @@ async def test_not_knowing_whether_there_were_homes_is_doubt(server, reply):
     """An empty listing and a 404 from the same broken proxy must not make homes anew."""
     server.answers(DOUBTFUL[reply])
     with pytest.raises(Doubt):
-        await landmark.stands(server.api, "jupyter", HUB)
+        await landmark.uid(server.api, "jupyter", HUB, landmark.HOMES)
 
 
 @pytest.mark.parametrize(
@@ -126,16 +130,16 @@ async def test_not_knowing_whether_there_were_homes_is_doubt(server, reply):
 )
 async def test_setting_up_the_mark_is_done_when_it_is_there(server, reply):
     server.answers(reply)
-    await landmark.set_up(server.api, "jupyter", HUB)
-    assert server.requests[0].body["metadata"]["name"] == landmark.name(HUB)
+    await landmark.set_up(server.api, "jupyter", HUB, landmark.HOMES)
+    assert server.requests[0].body["metadata"]["name"] == landmark.name(HUB, landmark.HOMES)
 
 
 @pytest.mark.parametrize("hub", ["Hub", "a b", "🦊", "x" * 300, "-", "a.b"], ids=ascii)
 def test_the_marks_name_is_valid_for_every_hub(hub):
     from jhub_safety.volumes.names import valid_name
 
-    assert valid_name(landmark.name(hub))
-    assert landmark.name(hub) != landmark.name(hub.lower() + "x")
+    assert valid_name(landmark.name(hub, landmark.HOMES))
+    assert landmark.name(hub, landmark.HOMES) != landmark.name(hub.lower() + "x", landmark.HOMES)
 
 
 async def test_an_event_is_about_the_claim(server):

@@ -1,0 +1,148 @@
+"""Labs: the single-user pods, read one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from kubernetes_asyncio import client as kube
+
+from jhub_safety.cluster.client import ask, expect, is_absent
+from jhub_safety.errors import Conflict, Doubt
+
+#: KubeSpawner's name for the container that the user works in.
+NOTEBOOK = "notebook"
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """A pod as it was when it was read."""
+
+    name: str
+    namespace: str
+    uid: str
+    phase: str
+    deleting: bool = False
+    reason: str = ""
+    #: Exit code of the notebook container when it has ended, else None.
+    exit_code: int | None = None
+    claims: tuple[str, ...] = ()
+    annotations: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    #: The lab's own token; never shown.
+    api_token: str = field(default="", repr=False)
+
+    @property
+    def ended(self) -> bool:
+        """True when it will not run again: its notebook ended, or it failed or was evicted."""
+        return self.exit_code is not None or self.phase in ("Failed", "Succeeded")
+
+    @property
+    def alive(self) -> bool:
+        """True when somebody may be working in it, now or in a moment.
+
+        Unknown (its node is lost) counts: it may come back with all that is in its memory.
+        """
+        return not self.ended and not self.deleting
+
+    @classmethod
+    def parse(cls, item: Mapping[str, Any]) -> Lab:
+        """From the API's JSON.
+
+        Raises:
+            Doubt: a part that every pod has is missing.
+        """
+        try:
+            meta, spec, status = item["metadata"], item["spec"], item["status"]
+            volumes = spec.get("volumes") or []
+            return cls(
+                name=meta["name"],
+                namespace=meta["namespace"],
+                uid=meta["uid"],
+                phase=status["phase"],
+                deleting="deletionTimestamp" in meta,
+                reason=status.get("reason") or "",
+                exit_code=_exit_code(status),
+                claims=tuple(
+                    volume["persistentVolumeClaim"]["claimName"]
+                    for volume in volumes
+                    if "persistentVolumeClaim" in volume
+                ),
+                annotations=MappingProxyType(dict(meta.get("annotations") or {})),
+                labels=MappingProxyType(dict(meta.get("labels") or {})),
+                api_token=_token(spec),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Doubt(f"a lab in the API server's answer is not whole: {error!r}") from error
+
+
+def _exit_code(status: Mapping[str, Any]) -> int | None:
+    for container in status.get("containerStatuses") or []:
+        if container["name"] == NOTEBOOK:
+            ended = container["state"].get("terminated")
+            return int(ended["exitCode"]) if ended else None
+    return None
+
+
+def _token(spec: Mapping[str, Any]) -> str:
+    for container in spec["containers"]:
+        if container["name"] == NOTEBOOK:
+            for variable in container.get("env") or []:
+                if variable["name"] == "JUPYTERHUB_API_TOKEN":
+                    return variable.get("value") or ""
+    return ""
+
+
+class LabsApi:
+    """The labs of one namespace. *timeout* is for one request; nothing is tried twice here."""
+
+    def __init__(self, api: kube.CoreV1Api, namespace: str, *, timeout: float = 5.0) -> None:
+        self._api = api
+        self.namespace = namespace
+        self._timeout = timeout
+
+    async def read(self, name: str) -> Lab | None:
+        """The lab, or None when the API server says 404 for this very pod.
+
+        Raises:
+            Doubt: any other answer.
+        """
+        what = f"reading lab {name} in namespace {self.namespace}"
+        answer = await ask(
+            partial(self._api.read_namespaced_pod, name, self.namespace, _preload_content=False),
+            what,
+            timeout=self._timeout,
+        )
+        if is_absent(answer, what, name):
+            return None
+        return Lab.parse(expect(answer, what, "Pod"))
+
+    async def delete(self, lab: Lab, *, grace: int) -> None:
+        """Delete exactly the lab that was read; its being gone already is success.
+
+        Raises:
+            Conflict: the name belongs to another lab now.
+            Doubt: any other failure.
+        """
+        what = f"deleting lab {lab.name} in namespace {self.namespace}"
+        body = kube.V1DeleteOptions(
+            grace_period_seconds=grace, preconditions=kube.V1Preconditions(uid=lab.uid)
+        )
+        answer = await ask(
+            partial(
+                self._api.delete_namespaced_pod,
+                lab.name,
+                self.namespace,
+                body=body,
+                _preload_content=False,
+            ),
+            what,
+            timeout=self._timeout,
+        )
+        if answer.status == 409:
+            raise Conflict(f"{what}: {answer.message}")
+        if not is_absent(answer, what, lab.name) and not 200 <= answer.status < 300:
+            raise Doubt(f"{what}: HTTP {answer.status} {answer.message}", status=answer.status)

@@ -1,0 +1,381 @@
+"""Labs, wired to a KubeSpawner: doubt never stops one, and a live one is never killed for a new.
+
+What is overridden of KubeSpawner 7.1, and what was seen without it:
+
+- ``_start_reflector``: a reflector whose first load failed, or that gave up, stays in the class's
+  dict for ever; each poll then says "stopped".
+- ``poll``: says 1 for a pod that its cache does not hold. One 503 or one empty 200 at hub start
+  cleared every session (4 of 4).
+- ``stop``: when it fails, JupyterHub clears the session all the same (user.py:1140), and the lab
+  runs on unreachable.
+- ``get_url``: the last call before JupyterHub gives a lab ``http_timeout`` to answer and then
+  stops it (app.py:3107, 6.1.1).
+- ``_make_create_pod_request``: answers 409 by killing the pod that is there (spawner.py:3021).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
+
+import aiohttp
+from jupyterhub.utils import make_ssl_context, url_path_join
+from kubernetes_asyncio.client import ApiException
+
+from jhub_safety import owner as marks
+from jhub_safety.cluster import landmark
+from jhub_safety.cluster.client import ask, expect
+from jhub_safety.cluster.labs import Lab, LabsApi
+from jhub_safety.errors import Conflict, Doubt
+from jhub_safety.homes import HomesMixin
+from jhub_safety.owner import label_value
+from jhub_safety.reflection import is_dead, is_fresh, watched
+from jhub_safety.refused import SpawnRefused
+from jhub_safety.sessions.absence import Absences
+from jhub_safety.sessions.presence import Presence, Sighting, look
+
+#: Seconds between two tries while the cluster or a lab does not answer: at first, at most.
+PAUSES = (1.0, 15.0)
+#: Seconds for one try to reach a lab. One that accepts and hangs ignores JupyterHub's own limit.
+HTTP_TRY = 5.0
+#: Seconds to wait for a lab that is being stopped before its name is given to a new one.
+STOPPING = 90.0
+
+
+class LabsMixin(HomesMixin):
+    """What is believed of a lab, and when it is touched."""
+
+    #: Shared by all sessions of this hub process.
+    absences: ClassVar[Absences] = Absences()
+    #: How many sessions the hub has now; set by hub.py.
+    count_sessions: ClassVar[Callable[[], int] | None] = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        #: A start that has not asked for a lab yet, or was refused.
+        self._nothing_started = False
+        #: This start took up a lab that was running already.
+        self._relinked = False
+        super().__init__(*args, **kwargs)
+
+    # -- the reflector
+
+    async def _start_reflector(
+        self, kind: str, reflector_class: type, replace: bool = False, **kwargs: Any
+    ) -> Any:
+        if self.sessions == "off":
+            return await super()._start_reflector(kind, reflector_class, replace, **kwargs)
+        reflectors, key = self.__class__.reflectors, self._get_reflector_key(kind)
+        held = reflectors.get(key)
+        if held is not None and is_dead(held):
+            self.log.warning("The reflector of %s has ended; starting a new one", key)
+            reflectors.pop(key, None)
+        try:
+            return await super()._start_reflector(
+                kind, watched(reflector_class), replace=replace, **kwargs
+            )
+        except BaseException as error:
+            failed = reflectors.get(key)
+            if failed is not None and (failed is not held or is_dead(failed)):
+                reflectors.pop(key, None)
+                if not failed.first_load_future.done():
+                    # Cancelled half-way: whoever waits for it must not wait for ever.
+                    failed.first_load_future.set_exception(Doubt(f"{key}: not loaded"))
+            if isinstance(error, SystemExit):
+                # What KubeSpawner does with user namespaces (spawner.py:2880, 7.1.0).
+                raise Doubt(f"the reflector of {key} could not be started") from error
+            raise
+
+    async def _fresh_pods(self) -> dict[str, Any] | None:
+        """The reflector's pods, or None when it has nothing that may be believed."""
+        try:
+            async with asyncio.timeout(self.claim_request_timeout):
+                await self._start_watching_pods()
+                if not is_fresh(self.pod_reflector):
+                    self.log.warning("The reflector of pods is frozen; starting a new one")
+                    await self._start_watching_pods(replace=True)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer about a lab
+            self.log.warning("Pods cannot be watched just now: %s", _words(error))
+            return None
+        return self.pod_reflector.pods  # type: ignore[no-any-return]
+
+    # -- is it there?
+
+    def _labs_api(self) -> LabsApi:
+        return LabsApi(self.api, self.namespace, timeout=self.claim_request_timeout)
+
+    async def _sight(self) -> Sighting:
+        """What the cluster says of this lab; never raises for a cluster that does not answer."""
+        ref_key = f"{self.namespace}/{self.pod_name}"
+        pods = await self._fresh_pods()
+        pod = pods.get(ref_key) if pods is not None else None
+        if pod is not None:
+            try:
+                alive = Lab.parse(pod).alive
+            except Doubt:
+                alive = False
+            if alive:
+                self.absences.seen(ref_key)
+                return Sighting(Presence.ALIVE)
+        # Only a live read says that a lab has ended or gone; a cache may be of yesterday.
+        return await look(
+            self.pod_name,
+            self._labs_api(),
+            self.absences,
+            place_is_proven=self._place_is_proven,
+            sessions=type(self).count_sessions or (lambda: 1),
+        )
+
+    async def _place_is_proven(self) -> bool:
+        """Whether namespace and cluster are where this session began.
+
+        By the user's claim on record, or by the hub's mark, whose uid was saved at the start.
+
+        Raises:
+            Doubt: that could not be found out.
+        """
+        if self._pvc_exists and await self._claims_api().read(self.pvc_name) is not None:
+            return True
+        uid = await self._landmark_uid(landmark.PLACE)
+        return uid is not None and self._saved_place in (None, uid)
+
+    async def poll(self) -> int | None:
+        """None while the lab runs or nobody can tell; a number only on the cluster's own word."""
+        if self._nothing_started:
+            # user.spawn stops what it could not start. This start made no lab; one that runs
+            # under that name is none of the hub's sessions, and not its to delete.
+            return 1
+        if self.sessions != "enforce":
+            return await self._poll_observed()
+        pause = PAUSES[0]
+        while True:
+            sighting = await self._sight()
+            if sighting.presence is Presence.GONE:
+                self.log.warning("Lab %s of %s is gone", self.pod_name, self._log_name)
+                return 1
+            if sighting.presence is Presence.ENDED and sighting.lab is not None:
+                return await self._clear_away(sighting.lab)
+            if sighting.presence is Presence.ALIVE:
+                await self._mend_url()
+            # JupyterHub's check at start waits here: it would go on to stop a lab that does not
+            # answer, and a server that is "being checked" loses nothing.
+            if sighting.presence is not Presence.DOUBT or not self._check_pending:
+                return None
+            self.log.warning("%s stays as it is: %s", self._log_name, sighting.why)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, PAUSES[1])
+
+    async def _poll_observed(self) -> int | None:
+        status: int | None = await super().poll()
+        if self.sessions == "observe" and status is not None:
+            try:
+                sighting = await self._sight()
+                self.log.info(
+                    "Session of %s (observe only): KubeSpawner says %s, the cluster says %s %s",
+                    self._log_name,
+                    status,
+                    sighting.presence,
+                    sighting.why,
+                )
+            except Exception as error:  # noqa: BLE001 - nothing observed may fail a poll
+                self.log.warning("Session of %s could not be observed: %s", self._log_name, error)
+        return status
+
+    async def _mend_url(self) -> None:
+        """KubeSpawner's own poll, which takes up a lab's new address; its verdict is not asked."""
+        try:
+            await super().poll()
+        except Exception as error:  # noqa: BLE001 - only the address was wanted
+            self.log.debug("Address of %s not checked: %s", self._log_name, error)
+
+    async def _clear_away(self, lab: Lab) -> int:
+        """Delete a lab that has ended, as KubeSpawner does, but exactly that one."""
+        self.log.warning(
+            "Lab %s of %s has ended: %s", lab.name, self._log_name, lab.reason or lab.phase
+        )
+        if self.delete_stopped_pods:
+            try:
+                await self._labs_api().delete(lab, grace=0)
+            except (Conflict, Doubt) as error:
+                self.log.warning("%s. The next start clears it away.", error)
+        return 1 if lab.exit_code is None else lab.exit_code
+
+    # -- is it reachable?
+
+    async def get_url(self) -> str:
+        """At hub start: not before the lab answers, or is known to be gone."""
+        url: str = await super().get_url()
+        pause = PAUSES[0]
+        while self.sessions == "enforce" and self._check_pending and not await self._answers(url):
+            sighting = await self._sight()
+            if sighting.presence in (Presence.GONE, Presence.ENDED):
+                break
+            self.log.warning(
+                "%s stays as it is: its lab does not answer at %s yet", self._log_name, url
+            )
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, PAUSES[1])
+            url = await super().get_url()
+        return url
+
+    async def _answers(self, url: str) -> bool:
+        context = None
+        if self.internal_ssl:
+            settings = self.user.settings
+            context = make_ssl_context(
+                settings.get("internal_ssl_key"),
+                settings.get("internal_ssl_cert"),
+                cafile=settings.get("internal_ssl_ca"),
+            )
+        limit = aiohttp.ClientTimeout(total=HTTP_TRY)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=limit) as client,
+                client.get(
+                    url_path_join(url, "api"), allow_redirects=False, ssl=context or True
+                ) as answer,
+            ):
+                return answer.status < 500
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return False
+
+    # -- stopping
+
+    async def stop(self, now: bool = False) -> None:
+        """Return when the lab is gone. While the cluster does not answer the stop stays pending."""
+        if self.sessions != "enforce":
+            await super().stop(now=now)
+            return
+        if self._relinked and self._waiting_for_response:
+            # It was running before this start, and it may hold unsaved work: that it does not
+            # answer within http_timeout is no reason to delete it.
+            self.log.warning("Leaving lab %s, which does not answer, as it is", self.pod_name)
+            return
+        pause = PAUSES[0]
+        while True:
+            try:
+                await super().stop(now=now)
+            except (Doubt, ApiException, aiohttp.ClientError, OSError, TimeoutError) as error:
+                if await self._is_stopped():
+                    return
+                self.log.warning(
+                    "Lab %s of %s is not stopped yet (%s); trying again",
+                    self.pod_name,
+                    self._log_name,
+                    _words(error),
+                )
+            else:
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, PAUSES[1])
+
+    async def _is_stopped(self) -> bool:
+        """True when a live read says 404."""
+        try:
+            return await self._labs_api().read(self.pod_name) is None
+        except Doubt:
+            return False
+
+    # -- starting where one runs already
+
+    async def _make_create_pod_request(self, pod: Any, request_timeout: float) -> bool:
+        self._nothing_started = False
+        if self.sessions != "enforce":
+            created: bool = await super()._make_create_pod_request(pod, request_timeout)
+            return created
+        what = f"creating lab {pod.metadata.name} in namespace {self.namespace}"
+        create = partial(
+            self.api.create_namespaced_pod, self.namespace, pod, _preload_content=False
+        )
+        try:
+            answer = await ask(create, what, timeout=request_timeout)
+            if answer.status == 409:
+                return await self._take_up(pod.metadata.name)
+            expect(answer, what, "Pod")
+        except Doubt as doubt:
+            if not doubt.retryable:
+                raise
+            self.log.warning("%s; trying again", doubt)
+            return False
+        return True
+
+    async def _take_up(self, name: str) -> bool:
+        """There is a lab of that name. True: it is this user's, and goes on as this session.
+
+        Raises:
+            SpawnRefused: it is somebody else's, or it is still being stopped.
+            Doubt: it could not be read.
+        """
+        lab = await self._labs_api().read(name)
+        if lab is None:
+            return False
+        if not self._is_mine(lab):
+            raise self._lab_refused(
+                "lab-taken",
+                f"the lab {name} that would be made belongs to {_owner_words(lab)}",
+                "its name is in use by another server",
+            )
+        if lab.deleting:
+            await self._wait_until_gone(lab)
+            return False
+        if lab.ended:
+            await self._labs_api().delete(lab, grace=0)
+            return False
+        self.log.warning(
+            "Lab %s of %s runs already; it goes on as this session", name, self._log_name
+        )
+        self._relinked = True
+        if lab.api_token:
+            # user.spawn registers the token of a server that brings its own (user.py:1011).
+            self.api_token = lab.api_token
+        return True
+
+    def _is_mine(self, lab: Lab) -> bool:
+        hub = lab.labels.get(marks.HUB_LABEL)
+        return (
+            lab.annotations.get(marks.KUBESPAWNER_USER) == self.user.name
+            and lab.annotations.get(marks.KUBESPAWNER_SERVER, "") == (self.name or "")
+            and hub in (None, label_value(self._safety_hub()))
+        )
+
+    async def _wait_until_gone(self, lab: Lab) -> None:
+        try:
+            async with asyncio.timeout(STOPPING):
+                while True:
+                    found = await self._labs_api().read(lab.name)
+                    if found is None or found.uid != lab.uid:
+                        return
+                    await asyncio.sleep(1)
+        except TimeoutError:
+            raise self._lab_refused(
+                "lab-stopping",
+                f"the former lab {lab.name} (uid {lab.uid}) is still being stopped after "
+                f"{STOPPING:.0f} s; two labs must not write to one home",
+                "your former server is still being stopped. Try again in a moment",
+            ) from None
+
+    def _lab_refused(self, code: str, why: str, said: str) -> SpawnRefused:
+        story = (
+            f"Server of {self._log_name} not started: {why}. Nothing was created or deleted. "
+            f"Run: kubectl -n {self.namespace} describe pod {self.pod_name}"
+        )
+        self.log.error("%s", story)
+        self._nothing_started = True
+        return SpawnRefused(
+            code, story, f"Your server was not started: {said}. Nothing was lost.", retryable=True
+        )
+
+
+def _owner_words(lab: Lab) -> str:
+    user = lab.annotations.get(marks.KUBESPAWNER_USER, "nobody")
+    server = lab.annotations.get(marks.KUBESPAWNER_SERVER, "")
+    hub = lab.labels.get(marks.HUB_LABEL)
+    return (f"{user}/{server}" if server else user) + (f" of hub {hub}" if hub else "")
+
+
+def _words(error: BaseException) -> str:
+    """An error without headers and bodies: kubernetes_asyncio prints both."""
+    if isinstance(error, ApiException):
+        return f"HTTP {error.status} {error.reason}"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

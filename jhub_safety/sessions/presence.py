@@ -1,0 +1,69 @@
+"""Is a session's lab there? Every answer that is not positive is doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from jhub_safety.cluster.labs import Lab, LabsApi
+from jhub_safety.errors import Doubt
+from jhub_safety.sessions.absence import Absences
+
+
+class Presence(StrEnum):
+    """What the cluster positively said, or that it did not."""
+
+    ALIVE = "alive"
+    TERMINATING = "terminating"
+    ENDED = "ended"
+    GONE = "gone"
+    DOUBT = "doubt"
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One look at one lab. *why* says what made it doubtful."""
+
+    presence: Presence
+    lab: Lab | None = None
+    why: str = ""
+
+
+def classify(lab: Lab) -> Presence:
+    """What a lab that was read is. Terminating comes first: it ends by itself, wait for it."""
+    if lab.deleting:
+        return Presence.TERMINATING
+    return Presence.ENDED if lab.ended else Presence.ALIVE
+
+
+async def look(
+    name: str,
+    labs: LabsApi,
+    absences: Absences,
+    *,
+    place_is_proven: Callable[[], Awaitable[bool]],
+    sessions: Callable[[], int],
+) -> Sighting:
+    """Read the lab live. A 404 is believed only as :class:`Absences` allows; never raises Doubt.
+
+    *place_is_proven*: whether namespace and cluster are those in which the session began; asked
+    only after a 404.
+    """
+    key = f"{labs.namespace}/{name}"
+    try:
+        lab = await labs.read(name)
+        if lab is not None:
+            absences.seen(key)
+            return Sighting(classify(lab), lab)
+        if not await place_is_proven():
+            return Sighting(
+                Presence.DOUBT,
+                why=f"lab {name} was not found, but nothing proves that namespace "
+                f"{labs.namespace} of this cluster is the one where it was started",
+            )
+    except Doubt as doubt:
+        return Sighting(Presence.DOUBT, why=str(doubt))
+    if absences.missed(key, sessions()):
+        return Sighting(Presence.GONE)
+    return Sighting(Presence.DOUBT, why=f"lab {name} was not found; looking again")
