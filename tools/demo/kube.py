@@ -55,8 +55,8 @@ class Namespace:
     ) -> None:
         await self._api.close()
 
-    async def ensure(self) -> None:
-        """Make the namespace unless it exists, and wait until pods can be made in it."""
+    async def ensure(self) -> str:
+        """Make the namespace unless it exists, and wait until pods can be made in it. Its uid."""
         try:
             await self._core.create_namespace({"metadata": {"name": self.name}})
         except client.ApiException as error:
@@ -66,7 +66,8 @@ class Namespace:
             while True:
                 try:
                     await self._core.read_namespaced_service_account("default", self.name)
-                    return
+                    found = await self._core.read_namespace(self.name)
+                    return str(found.metadata.uid)
                 except client.ApiException as error:
                     # A pod is refused while its service account is not there yet.
                     if error.status != 404:

@@ -111,7 +111,8 @@ async def _serve(cluster: ClusterInfo, progress: Progress, console: Console) -> 
         admins=(ADMIN,),
     )
     async with Namespace(cluster.kubeconfig, settings.namespace) as namespace:
-        await namespace.ensure()
+        uid = await namespace.ensure()
+    _set_aside_another_clusters_hub(state, uid, progress)
     hub = make_hub(cluster, settings, state, port=_port())
     # Only the demo's own stop ends its labs. A killed hub leaves them alone.
     hub.arguments.append("--JupyterHub.cleanup_servers=True")
@@ -136,6 +137,20 @@ async def _serve(cluster: ClusterInfo, progress: Progress, console: Console) -> 
             with progress.step("Stopping JupyterHub and its labs", about="5 s"):
                 hub.close()
         hub.close()
+
+
+def _set_aside_another_clusters_hub(state: Path, uid: str, progress: Progress) -> None:
+    """A hub's database is of the namespace whose claims it names.
+
+    Seen: the cluster was purged, the database stayed, and the library refused to start the lab of
+    a user whose home was there and is missing. As it should; but here nothing was lost.
+    """
+    mark, hub = state / "namespace-uid", state / "hub"
+    if hub.exists() and (not mark.exists() or mark.read_text() != uid):
+        aside = state / f"hub.before-{uid}"
+        hub.rename(aside)
+        progress.say(f"The last demo's hub was of another cluster; its files are in {aside}")
+    mark.write_text(uid)
 
 
 def _welcome(hub: HubProcess, cluster: ClusterInfo, settings: Settings) -> str:
