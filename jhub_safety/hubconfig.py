@@ -90,7 +90,8 @@ def load(path: Path | None, namespace: str) -> HubConfig:
         with redirect_stdout(sys.stderr):
             config = PyFileConfigLoader(chosen.name, path=str(chosen.parent)).load_config()
     except ConfigFileNotFound as error:
-        raise ConfigError(f"{chosen}: no such file") from error
+        what = "no such file" if not chosen.exists() else "a file that it includes is missing"
+        raise ConfigError(f"{chosen}: {what}") from error
     except Exception as error:
         raise ConfigError(f"{chosen} cannot be run: {type(error).__name__}: {error}") from error
     return understand(config, namespace)
@@ -114,8 +115,13 @@ def understand(config: Config, namespace: str) -> HubConfig:
         # What a hub that only observes will do once it enforces is what people want to know.
         or default_template(cls, "enforce"),
         slug_scheme=effective(cls, config, "slug_scheme") or "safe",
-        db_url=config.JupyterHub.get("db_url") or "sqlite:///jupyterhub.sqlite",
+        db_url=_db_url(config.JupyterHub.get("db_url") or "sqlite:///jupyterhub.sqlite"),
     )
+
+
+def _db_url(configured: str) -> str:
+    # A bare path, as JupyterHub takes it (app.py:1561, 6.1.1).
+    return configured if "://" in configured else f"sqlite:///{configured}"
 
 
 def _spawner_class(config: Config) -> type[Any]:

@@ -28,6 +28,8 @@ HUB = f"{PREFIX}/hub"
 GENERATION = f"{PREFIX}/generation"
 SUPERSEDES = f"{PREFIX}/supersedes"
 RELEASED = f"{PREFIX}/released"
+#: When an operator gave the claim to its owner: that beats the hub's records of others.
+DECIDED = f"{PREFIX}/decided"
 # Labels: what can be selected on.
 HUB_LABEL = HUB
 OWNER_LABEL = f"{PREFIX}/owner"

@@ -12,7 +12,7 @@ from jhub_safety.cluster import forgotten, volumes
 from jhub_safety.cluster.claims import Claim
 from jhub_safety.errors import Doubt
 from jhub_safety.hubdb.records import HubRecords, Record, former_users
-from jhub_safety.volumes.home import decide, recorded_for_another
+from jhub_safety.volumes.home import beats_records, decide, recorded_for_another
 from jhub_safety.volumes.model import Decision, Observation, Question, Row
 
 
@@ -50,6 +50,8 @@ async def decide_as_a_spawn(
     if with_volumes:
         decision = await _with_volumes(connection, question, seen, decision)
     if records is None or decision.claim is None or decision.name == question.saved:
+        return decision
+    if beats_records(question, decision.claim):
         return decision
     other = records.others_naming(
         decision.name, owner.user, owner.server, per_server=question.per_server

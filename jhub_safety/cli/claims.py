@@ -251,15 +251,25 @@ async def adopt(
 
 
 def _read_csv(path: Path) -> list[tuple[str, str, str, str | None]]:
-    with path.open(newline="", encoding="utf-8-sig") as handle:
-        reader = csv.DictReader(handle)
-        missing = {"claim", "user"} - set(reader.fieldnames or ())
-        if missing:
-            raise SafetyError(f"{path}: the first line must name the columns {sorted(missing)}")
-        return [
-            (row["claim"], row["user"], row.get("server") or "", row.get("identity") or None)
-            for row in reader
-        ]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as handle:
+            reader = csv.DictReader(handle, skipinitialspace=True)
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+            missing = {"claim", "user"} - set(reader.fieldnames)
+            if missing:
+                raise SafetyError(f"{path}: the first line must name the columns {sorted(missing)}")
+            return [_row(path, reader.line_num, row) for row in reader]
+    except UnicodeDecodeError as error:
+        raise SafetyError(f"{path} is no UTF-8 text; save it as CSV UTF-8") from error
+
+
+def _row(path: Path, line: int, row: dict[str, str | None]) -> tuple[str, str, str, str | None]:
+    claim, user, server, identity = (
+        (row.get(column) or "").strip() for column in ("claim", "user", "server", "identity")
+    )
+    if not claim or not user:
+        raise SafetyError(f"{path}, line {line}: claim or user is missing; nothing was changed")
+    return claim, user, server, identity or None
 
 
 @claims.command()
@@ -340,4 +350,4 @@ async def _carry_out(connection: Connection, plan: Plan, yes: bool, as_json: boo
 
 
 def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(value, indent=2))

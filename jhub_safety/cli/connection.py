@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -26,9 +26,9 @@ P = ParamSpec("P")
 
 #: Wide on purpose: a claim's name that is broken over two lines cannot be copied. A narrow
 #: terminal wraps the lines itself, as with kubectl.
-console = Console(highlight=False, width=400)
+console = Console(highlight=False, emoji=False, width=400)
 #: For everything that is not the answer: prompts, warnings, progress.
-notes = Console(stderr=True, highlight=False, soft_wrap=True)
+notes = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 def shown(text: object) -> str:
@@ -93,6 +93,7 @@ async def connected(options: Options) -> AsyncIterator[Connection]:
     try:
         hub = load(options.config, options.namespace or cluster.namespace)
         namespace = options.namespace or hub.namespace
+        hub = replace(hub, namespace=namespace)
         claims = ClaimsApi(cluster.api, namespace, timeout=30, patience=30)
         yield Connection(cluster, hub, claims, options)
     finally:

@@ -105,7 +105,10 @@ def read(db_url: str) -> HubRecords:
     Raises:
         Doubt: it cannot be read. A SQLite file that is not there is not made.
     """
-    url = make_url(db_url)
+    try:
+        url = make_url(db_url)
+    except SQLAlchemyError as error:
+        raise Doubt("the hub's database cannot be read: its address is no URL") from error
     shown = url.render_as_string(hide_password=True)
     if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
         # mode=ro: opening a missing file would make an empty one, which a hub then starts on.
@@ -123,6 +126,8 @@ def read(db_url: str) -> HubRecords:
                 }
         finally:
             engine.dispose()
+    except ImportError as error:
+        raise Doubt(f"the hub's database {shown} cannot be read: {error}") from error
     except SQLAlchemyError as error:
         # The driver's own words; SQLAlchemy's would add the statement and a link.
         cause = getattr(error, "orig", None) or error

@@ -37,50 +37,89 @@ def plan_adoptions(
     A claim that was the owner's so far is released: it keeps its files and is mounted by
     nobody until it is adopted again. Nothing is deleted.
     """
+    adoptions = tuple(adoptions)
+    given = {adoption.claim for adoption in adoptions}
     actions: list[Action] = []
     refusals: list[Refusal] = []
     taken: dict[str, Owner] = {}
     served: set[tuple[str, str]] = set()
     for adoption in adoptions:
-        owner, who = adoption.owner, str(adoption.owner)
+        owner = adoption.owner
         claim = claims.get(adoption.claim)
         problem = _problem(claim, adoption, taken, served)
         if problem is not None or claim is None:
-            refusals.append(Refusal("adopt", who, problem or "", "claims list"))
+            refusals.append(Refusal("adopt", str(owner), problem or "", "claims list"))
             continue
         taken[claim.name] = owner
         served.add((owner.user, owner.server))
-        former = [
-            other
-            for other in claims.values()
-            if other.name != claim.name
-            and (relation(owner, other) is Relation.OURS or other.name == adoption.saved)
-            and is_home_of(owner, other)
-        ]
-        supersedes = adoption.saved if adoption.saved != claim.name else None
-        if supersedes is None and former:
-            supersedes = former[0].name
-        actions.extend(_release(other, owner, claim.name, namespace, today) for other in former)
+        former = _former_homes(adoption, claims, given)
+        # The new home first: at no moment has the owner none, and of two that are annotated
+        # for them the one that supersedes the other counts.
         actions.append(
-            Action(
-                "annotate-claim",
-                namespace,
-                claim.name,
-                f"an operator gives it to {who} (so far: {owner_of(claim)})",
-                uid=claim.uid,
-                annotations=MappingProxyType(
-                    {
-                        **owner.annotations(claim.annotations.get(marks.GENERATION, "operator")),
-                        # None removes what an earlier decision left there.
-                        marks.IDENTITY: owner.identity_digest,
-                        marks.SUPERSEDES: supersedes,
-                        marks.RELEASED: None,
-                    }
-                ),
-                labels=MappingProxyType(owner.labels()),
-            )
+            _give(adoption, claim, _superseded(adoption, claim, claims), namespace, today)
         )
+        actions.extend(_release(other, owner, claim.name, namespace, today) for other in former)
     return Plan(f"adopt {len(taken)} claim(s)", tuple(actions), tuple(refusals))
+
+
+def _former_homes(
+    adoption: Adoption, claims: Mapping[str, Claim], given: set[str]
+) -> tuple[Claim, ...]:
+    """What the owner has now, unless the same plan gives it to somebody (two people swap)."""
+    owner = adoption.owner
+    return tuple(
+        other
+        for other in claims.values()
+        if other.name not in given
+        and (relation(owner, other) is Relation.OURS or other.name == adoption.saved)
+        and is_home_of(owner, other)
+    )
+
+
+def _superseded(adoption: Adoption, claim: Claim, claims: Mapping[str, Claim]) -> str | None:
+    """The claim that a record of the owner may still name: their starts then take the new one."""
+    owner = adoption.owner
+    if adoption.saved is not None and adoption.saved != claim.name:
+        return adoption.saved
+    others = [other for other in claims.values() if other.name != claim.name]
+    for other in others:
+        if relation(owner, other) is Relation.OURS:
+            return other.name
+    if relation(owner, claim) is Relation.OURS:
+        return claim.annotations.get(marks.SUPERSEDES)  # said again, perhaps without the records
+    released = [
+        other
+        for other in others
+        if marks.RELEASED in other.annotations
+        and other.annotations.get(marks.USER) == owner.user
+        and other.annotations.get(marks.SERVER, "") == owner.server
+    ]
+    latest = max(released, key=lambda other: other.annotations[marks.RELEASED], default=None)
+    return latest.name if latest is not None else None
+
+
+def _give(
+    adoption: Adoption, claim: Claim, supersedes: str | None, namespace: str, today: str
+) -> Action:
+    owner = adoption.owner
+    return Action(
+        "annotate-claim",
+        namespace,
+        claim.name,
+        f"an operator gives it to {owner} (so far: {owner_of(claim)})",
+        uid=claim.uid,
+        annotations=MappingProxyType(
+            {
+                **owner.annotations(claim.annotations.get(marks.GENERATION, "operator")),
+                # None removes what an earlier decision left there.
+                marks.IDENTITY: owner.identity_digest,
+                marks.SUPERSEDES: supersedes,
+                marks.RELEASED: None,
+                marks.DECIDED: today,
+            }
+        ),
+        labels=MappingProxyType(owner.labels()),
+    )
 
 
 def _problem(

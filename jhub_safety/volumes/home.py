@@ -67,7 +67,7 @@ def _settled_by_record(question: Question, claim: Claim, seen: Observation) -> D
     if how is Relation.KUBESPAWNER and not seen.complete:
         # Two witnesses are enough; a LIST for each spawn would not be.
         return _adopt_known(claim)
-    if how is Relation.OTHER:
+    if how is Relation.OTHER and not _successors(question, claim.name, seen):
         return _refuse(
             Row.TAKEN,
             claim.name,
@@ -77,6 +77,16 @@ def _settled_by_record(question: Question, claim: Claim, seen: Observation) -> D
             f"claims adopt CLAIM {owner.options}",
         )
     return None
+
+
+def _successors(question: Question, saved: str, seen: Observation) -> list[Claim]:
+    """Claims that an operator has given this owner in the place of *saved*."""
+    return [
+        other
+        for other in seen.claims.values()
+        if other.annotations.get(marks.SUPERSEDES) == saved
+        and relation(question.owner, other) is Relation.OURS
+    ]
 
 
 def _decide_replaced(
@@ -244,6 +254,17 @@ def _decide_unmarked(question: Question, claim: Claim, by: tuple[str, ...]) -> D
         claim,
         declared[0].key,
         f"only {owner} can have had this name in the generations that this hub declared",
+    )
+
+
+def beats_records(question: Question, claim: Claim) -> bool:
+    """True when what is written on *claim* counts more than another user's record of it.
+
+    An operator's word (``claims adopt``), or a stable id: the account was renamed.
+    """
+    digest = question.owner.identity_digest
+    return marks.DECIDED in claim.annotations or (
+        digest is not None and claim.annotations.get(marks.IDENTITY) == digest
     )
 
 

@@ -20,7 +20,7 @@ from jhub_safety.cluster.claims import Claim, ClaimsApi
 from jhub_safety.errors import Conflict, Doubt
 from jhub_safety.journal import Journal
 from jhub_safety.plan import Action, Plan, Refusal
-from jhub_safety.volumes.home import decide, recorded_for_another
+from jhub_safety.volumes.home import beats_records, decide, recorded_for_another
 from jhub_safety.volumes.listing import SharedListing
 from jhub_safety.volumes.model import Decision, Observation, Question, Row, Verdict
 from jhub_safety.volumes.relation import Relation, relation, same_user_other_server
@@ -139,12 +139,6 @@ def plan(question: Question, decision: Decision) -> Plan:
     return Plan(title, (replace(action, annotations=MappingProxyType(wanted)),))
 
 
-def _carries_identity(question: Question, claim: Claim) -> bool:
-    """A stable id on the claim beats every record under a user name: a renamed account."""
-    digest = question.owner.identity_digest
-    return digest is not None and claim.annotations.get(marks.IDENTITY) == digest
-
-
 @dataclass(frozen=True, slots=True)
 class Resolver:
     """Everything a spawn needs to find, adopt or create its home.
@@ -210,7 +204,7 @@ class Resolver:
             return question, decide(replace(question, saved=None), Observation(fault=str(doubt)))
         decision = await confirm(question, decision, seen, self.claims)
         if decision.claim is not None and decision.name != question.saved:
-            if _carries_identity(question, decision.claim):
+            if beats_records(question, decision.claim):
                 return question, decision
             other = self.recorded_for(question, decision.name)
             if other:
