@@ -280,7 +280,7 @@ def recorded_for_another(question: Question, decision: Decision, other: str) -> 
         f"claim {decision.name} looks like the home of {question.owner}, but the hub's record of "
         f"{other} names it (was a user or server renamed?)",
         decision.claims,
-        f"claims explain {question.owner.arguments}",
+        f"claims adopt {decision.name} {question.owner.options}",
     )
 
 

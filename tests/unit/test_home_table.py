@@ -218,4 +218,4 @@ def test_a_claim_on_another_servers_record_is_refused(other):
     assert (refused.row, refused.verdict, refused.claim) == (Row.TAKEN, Verdict.REFUSE, None)
     assert refused.name == ALICE.claim_name
     assert other in refused.why
-    assert refused.command == "claims explain alice"
+    assert refused.command == f"claims adopt {refused.name} --user=alice"
