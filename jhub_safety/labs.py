@@ -100,6 +100,13 @@ class LabsMixin(HomesMixin):
             return None
         return self.pod_reflector.pods  # type: ignore[no-any-return]
 
+    def _build_pod_labels(self, extra_labels: dict[str, str]) -> dict[str, str]:
+        """KubeSpawner's, and the hub's name: two hubs may share a namespace, and user names."""
+        labels: dict[str, str] = super()._build_pod_labels(extra_labels)
+        if "enforce" in (self.homes, self.sessions):
+            labels[marks.HUB_LABEL] = label_value(self._safety_hub())
+        return labels
+
     # -- is it there?
 
     def _labs_api(self) -> LabsApi:

@@ -185,6 +185,13 @@ class Space(Namespace):
                 await asyncio.sleep(0.1)
         return str(made.metadata.uid)
 
+    async def delete_pod(self, name: str) -> None:
+        """As an administrator would, behind the hub's back; returns when it is gone."""
+        await self._core.delete_namespaced_pod(name, self.name, grace_period_seconds=0)
+        async with asyncio.timeout(DEADLINE):
+            while await self.pod(name) is not None:
+                await asyncio.sleep(0.1)
+
     async def home_of(self, user: str, server: str = "") -> Home:
         """The claim that the lab of this user and server has as its home now.
 
