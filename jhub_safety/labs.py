@@ -89,16 +89,24 @@ class LabsMixin(HomesMixin):
 
     async def _fresh_pods(self) -> dict[str, Any] | None:
         """The reflector's pods, or None when it has nothing that may be believed."""
-        try:
-            async with asyncio.timeout(self.claim_request_timeout):
-                await self._start_watching_pods()
-                if not is_fresh(self.pod_reflector):
-                    self.log.warning("The reflector of pods is frozen; starting a new one")
-                    await self._start_watching_pods(replace=True)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer about a lab
+        # Waited for and never cancelled: the first load of 10,000 labs takes 8 s and more, and
+        # would begin from nothing at each poll.
+        watching = asyncio.ensure_future(self._watch_pods())
+        await asyncio.wait({watching}, timeout=self.claim_request_timeout)
+        if not watching.done():
+            watching.add_done_callback(lambda task: task.cancelled() or task.exception())
+            return None
+        if (error := watching.exception()) is not None:
+            # Whatever it is, it is no answer about a lab.
             self.log.warning("Pods cannot be watched just now: %s", _words(error))
             return None
         return self.pod_reflector.pods  # type: ignore[no-any-return]
+
+    async def _watch_pods(self) -> None:
+        await self._start_watching_pods()
+        if not is_fresh(self.pod_reflector):
+            self.log.warning("The reflector of pods is frozen; starting a new one")
+            await self._start_watching_pods(replace=True)
 
     def _build_pod_labels(self, extra_labels: dict[str, str]) -> dict[str, str]:
         """KubeSpawner's, and the hub's name: two hubs may share a namespace, and user names."""
