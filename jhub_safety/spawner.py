@@ -5,7 +5,7 @@ of it here and in :mod:`jhub_safety.homes`:
 
 - ``load_user_options``: the first thing ``_start`` awaits, and the last before it looks at
   claims; profiles have been applied then. The home is settled there.
-- ``_make_create_pvc_request``: never reached; see there.
+- ``_make_create_pvc_request``: makes nothing; see there.
 - ``_expand_user_properties``: our template fields.
 - ``stop``: a refused start has no pod of its own to delete.
 - ``rename``, ``delete_forever``: touch only a claim that is this owner's.
@@ -41,6 +41,7 @@ class SafetyMixin(LabsMixin):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._renaming_settled = False
+        self._home_settled = False
         super().__init__(*args, **kwargs)
 
     # -- the spawn
@@ -48,7 +49,7 @@ class SafetyMixin(LabsMixin):
     def start(self) -> asyncio.Future[Any]:
         # Until a lab is asked for. user.spawn calls stop() after any failure, and KubeSpawner's
         # stop would delete the pod of that name: a live lab that the hub has lost track of.
-        self._nothing_started, self._relinked = True, False
+        self._nothing_started, self._relinked, self._home_settled = True, False, False
         return super().start()  # type: ignore[no-any-return]
 
     async def load_user_options(self) -> None:
@@ -67,7 +68,7 @@ class SafetyMixin(LabsMixin):
         if decision.verdict is Verdict.REFUSE:
             await self._refuse(decision)
         self.pvc_name = decision.name
-        self._pvc_exists = True
+        self._pvc_exists = self._home_settled = True
         # Former names are kept until the claim itself carries the present one.
         self._renaming_settled = decision.claim is not None and is_home_of(
             self._safety_owner(), decision.claim
@@ -100,8 +101,11 @@ class SafetyMixin(LabsMixin):
     async def _make_create_pvc_request(self, pvc: Any, request_timeout: float) -> Any:
         # KubeSpawner takes 409 for success without asking whose the claim is
         # (kubespawner/spawner.py:3057, 7.1.0). With homes enforced the claim has been settled
-        # before; a subclass that skips our load_user_options must not fall back to this.
+        # before. KubeSpawner 7.0 calls this all the same, 7.1 no more; a subclass that skips our
+        # load_user_options must not fall back to it.
         if self.homes == "enforce":
+            if self._home_settled:
+                return True
             raise RuntimeError(
                 f"{type(self).__name__}: the home of {self.user.name} was not settled. Nothing was "
                 "created. A subclass that overrides load_user_options must call "
