@@ -22,6 +22,15 @@ def _shape(name: str) -> str:
     return _DIGITS.sub("#", name)
 
 
+def _stem(name: str) -> str:
+    """*name* without the number at its end, where 2017's names have the user id.
+
+    Far fewer names share it than a shape: of 20,000 claims ``claim-user-<n>-<id>`` all have one
+    shape, and a decision took 9 ms.
+    """
+    return name.rstrip("0123456789")
+
+
 class ClaimIndex:
     """Every claim that was listed, by name, by whom it names, and by the shape of its name."""
 
@@ -29,6 +38,7 @@ class ClaimIndex:
         self._claims: dict[str, Claim] = {}
         self._by_mark: defaultdict[str, set[str]] = defaultdict(set)
         self._by_shape: defaultdict[str, set[str]] = defaultdict(set)
+        self._by_stem: defaultdict[str, set[str]] = defaultdict(set)
         self._owned = 0
         for claim in claims:
             self.put(claim)
@@ -50,6 +60,7 @@ class ClaimIndex:
         self._owned += bool(_marks(claim))
         self._claims[claim.name] = claim
         self._by_shape[_shape(claim.name)].add(claim.name)
+        self._by_stem[_stem(claim.name)].add(claim.name)
         for mark in _marks(claim):
             self._by_mark[mark].add(claim.name)
 
@@ -66,7 +77,10 @@ class ClaimIndex:
         if owner.identity_digest is not None:
             names |= self._by_mark.get(_identity_mark(owner.identity_digest), set())
         for generation in question.known:
-            if "userid" in generation.fields:
+            if generation.template.endswith("{userid}"):
+                name = generation.render(owner, place=question.place, userid="0") or ""
+                names |= self._by_stem.get(_stem(name), set())
+            elif "userid" in generation.fields:
                 # Any number stands for any other; the table's own match is exact.
                 shape = _shape(generation.render(owner, place=question.place, userid="0") or "")
                 names |= self._by_shape.get(shape, set())
