@@ -145,15 +145,19 @@ class LabsMixin(HomesMixin):
     async def _place_is_proven(self) -> bool:
         """Whether namespace and cluster are where this session began.
 
-        By the user's claim on record, or by the hub's mark, whose uid was saved at the start.
+        By the hub's mark, whose uid was saved at the start. A session from before this library
+        has none saved: then by the user's claim on record, or the mark alone.
 
         Raises:
             Doubt: that could not be found out.
         """
+        uid = await self._landmark_uid(landmark.PLACE)
+        if self._saved_place is not None:
+            # A claim of the same name exists in a staging cluster, too.
+            return uid == self._saved_place
         if self._pvc_exists and await self._claims_api().read(self.pvc_name) is not None:
             return True
-        uid = await self._landmark_uid(landmark.PLACE)
-        return uid is not None and self._saved_place in (None, uid)
+        return uid is not None
 
     async def poll(self) -> int | None:
         """None while the lab runs or nobody can tell; a number only on the cluster's own word."""
@@ -262,10 +266,11 @@ class LabsMixin(HomesMixin):
         if self.sessions != "enforce":
             await super().stop(now=now)
             return
-        if self._relinked and self._waiting_for_response:
-            # It was running before this start, and it may hold unsaved work: that it does not
-            # answer within http_timeout is no reason to delete it.
-            self.log.warning("Leaving lab %s, which does not answer, as it is", self.pod_name)
+        starting = self._spawn_future is not None and not self._spawn_future.done()
+        if self._relinked and (starting or self._waiting_for_response):
+            # It was running before this start, and it may hold unsaved work: that the start
+            # fails, or it does not answer within http_timeout, is no reason to delete it.
+            self.log.warning("Leaving lab %s, which ran before this start, as it is", self.pod_name)
             return
         pause = PAUSES[0]
         while True:
@@ -295,8 +300,8 @@ class LabsMixin(HomesMixin):
     # -- starting where one runs already
 
     async def _make_create_pod_request(self, pod: Any, request_timeout: float) -> bool:
-        self._nothing_started = False
         if self.sessions != "enforce":
+            self._nothing_started = False
             created: bool = await super()._make_create_pod_request(pod, request_timeout)
             return created
         what = f"creating lab {pod.metadata.name} in namespace {self.namespace}"
@@ -305,14 +310,18 @@ class LabsMixin(HomesMixin):
         )
         try:
             answer = await ask(create, what, timeout=request_timeout)
-            if answer.status == 409:
-                return await self._take_up(pod.metadata.name)
-            expect(answer, what, "Pod")
+            if answer.status != 409:
+                expect(answer, what, "Pod")
+            elif not await self._take_up(pod.metadata.name):
+                return False
         except Doubt as doubt:
             if not doubt.retryable:
                 raise
             self.log.warning("%s; trying again", doubt)
             return False
+        # Not before: a quota answers 403 even where a lab of that name runs, and what follows a
+        # failure is a stop.
+        self._nothing_started = False
         return True
 
     async def _take_up(self, name: str) -> bool:

@@ -51,6 +51,30 @@ async def test_a_running_lab_is_taken_up_after_the_loss_with_all_that_is_in_its_
     assert await hub.space.pods() == {}
 
 
+async def test_a_start_that_fails_after_it_took_up_a_lab_leaves_the_lab_running(hub: Hub):
+    """KubeSpawner stops the pod, with no grace, when a hook fails after it was made."""
+    await hub.start_lab("grace")
+    before = await hub.space.pods()
+    fails = """
+async def fail(spawner, pod):
+    raise RuntimeError("this hook fails")
+c.KubeSpawner.after_pod_created_hook = fail
+"""
+    await hub.kill()
+    hub.empty_the_database()
+    await hub.set_up(Setup(extra=QUICK + POLLED_OFTEN + fails, real_labs=True))
+    await hub.start()
+    with pytest.raises(ClientError):
+        await hub.start_lab("grace")
+    assert "this hook fails" in hub.log_text()
+    assert await hub.space.pods() == before
+
+    await hub.restart_as(Setup(extra=QUICK + POLLED_OFTEN, real_labs=True))
+    await hub.start_lab("grace")
+    assert await hub.space.pods() == before
+    await hub.stop_lab("grace")
+
+
 async def test_a_lab_carries_the_hubs_name(hub: Hub):
     await hub.start_lab("grace")
     for name in await hub.space.pods():
