@@ -65,7 +65,10 @@ async def site(cluster, space, hub_factory):
 
 def no_pods() -> Answer:
     """A well-formed 200 that says there are none."""
-    body = {"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}}
+    # A version that the real API server has not reached: a watch from an early one would show
+    # every pod there is, as long as the cluster is young.
+    version = {"resourceVersion": "999999999"}
+    body = {"kind": "PodList", "apiVersion": "v1", "metadata": version}
     return text(json.dumps({**body, "items": []}), content_type="application/json")
 
 
