@@ -1,4 +1,4 @@
-"""Labs, wired to a KubeSpawner: doubt never stops one, and a live one is never killed for a new.
+"""Labs, wired to a KubeSpawner: doubt never stops one. Starts and stops are in starts.py.
 
 What is overridden of KubeSpawner 7.1, and what was seen without it:
 
@@ -6,18 +6,14 @@ What is overridden of KubeSpawner 7.1, and what was seen without it:
   dict for ever; each poll then says "stopped".
 - ``poll``: says 1 for a pod that its cache does not hold. One 503 or one empty 200 at hub start
   cleared every session (4 of 4).
-- ``stop``: when it fails, JupyterHub clears the session all the same (user.py:1140), and the lab
-  runs on unreachable.
 - ``get_url``: the last call before JupyterHub gives a lab ``http_timeout`` to answer and then
   stops it (app.py:3107, 6.1.1).
-- ``_make_create_pod_request``: answers 409 by killing the pod that is there (spawner.py:3021).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from typing import Any, ClassVar
 
 import aiohttp
@@ -26,22 +22,18 @@ from kubernetes_asyncio.client import ApiException
 
 from jhub_safety import owner as marks
 from jhub_safety.cluster import landmark
-from jhub_safety.cluster.client import ask, expect
 from jhub_safety.cluster.labs import Lab, LabsApi
 from jhub_safety.errors import Conflict, Doubt
 from jhub_safety.homes import HomesMixin
 from jhub_safety.owner import label_value
 from jhub_safety.reflection import is_dead, is_fresh, watched
-from jhub_safety.refused import SpawnRefused
 from jhub_safety.sessions.absence import Absences
-from jhub_safety.sessions.presence import Presence, Sighting, look
+from jhub_safety.sessions.presence import Presence, Sighting, ending, look
 
 #: Seconds between two tries while the cluster or a lab does not answer: at first, at most.
 PAUSES = (1.0, 15.0)
 #: Seconds for one try to reach a lab. One that accepts and hangs ignores JupyterHub's own limit.
 HTTP_TRY = 5.0
-#: Seconds to wait for a lab that is being stopped before its name is given to a new one.
-STOPPING = 90.0
 
 
 class LabsMixin(HomesMixin):
@@ -55,8 +47,12 @@ class LabsMixin(HomesMixin):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         #: A start that has not asked for a lab yet, or was refused.
         self._nothing_started = False
-        #: This start took up a lab that was running already.
-        self._relinked = False
+        #: Somebody decided that whatever the hub is doing about this server is to end.
+        self.given_up = asyncio.Event()
+        #: The session ends, and what runs under the lab's name is not to be touched.
+        self.leave_lab = False
+        #: How the former lab ended; told at the next start.
+        self.ended = ""
         super().__init__(*args, **kwargs)
 
     # -- the reflector
@@ -98,7 +94,7 @@ class LabsMixin(HomesMixin):
             return None
         if (error := watching.exception()) is not None:
             # Whatever it is, it is no answer about a lab.
-            self.log.warning("Pods cannot be watched just now: %s", _words(error))
+            self.log.warning("Pods cannot be watched just now: %s", words(error))
             return None
         return self.pod_reflector.pods  # type: ignore[no-any-return]
 
@@ -165,6 +161,8 @@ class LabsMixin(HomesMixin):
             # user.spawn stops what it could not start. This start made no lab; one that runs
             # under that name is none of the hub's sessions, and not its to delete.
             return 1
+        if self.leave_lab:
+            return 1
         if self.sessions != "enforce":
             return await self._poll_observed()
         pause = PAUSES[0]
@@ -172,6 +170,7 @@ class LabsMixin(HomesMixin):
             sighting = await self._sight()
             if sighting.presence is Presence.GONE:
                 self.log.warning("Lab %s of %s is gone", self.pod_name, self._log_name)
+                self.ended = self.ended or ending(None)
                 return 1
             if sighting.presence is Presence.ENDED and sighting.lab is not None:
                 return await self._clear_away(sighting.lab)
@@ -182,8 +181,17 @@ class LabsMixin(HomesMixin):
             if sighting.presence is not Presence.DOUBT or not self._check_pending:
                 return None
             self.log.warning("%s stays as it is: %s", self._log_name, sighting.why)
-            await asyncio.sleep(pause)
+            if await self._given_up_within(pause):
+                return 1
             pause = min(2 * pause, PAUSES[1])
+
+    async def _given_up_within(self, seconds: float) -> bool:
+        """A pause that ends at once when an administrator gives up what the hub is doing."""
+        try:
+            await asyncio.wait_for(self.given_up.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
 
     async def _poll_observed(self) -> int | None:
         status: int | None = await super().poll()
@@ -213,6 +221,7 @@ class LabsMixin(HomesMixin):
         self.log.warning(
             "Lab %s of %s has ended: %s", lab.name, self._log_name, lab.reason or lab.phase
         )
+        self.ended = self.ended or ending(lab)
         if self.delete_stopped_pods:
             try:
                 await self._labs_api().delete(lab, grace=0)
@@ -233,7 +242,10 @@ class LabsMixin(HomesMixin):
             self.log.warning(
                 "%s stays as it is: its lab does not answer at %s yet", self._log_name, url
             )
-            await asyncio.sleep(pause)
+            if await self._given_up_within(pause):
+                # What follows is JupyterHub's own try to reach the lab.
+                self.http_timeout = 1
+                break
             pause = min(2 * pause, PAUSES[1])
             url = await super().get_url()
         return url
@@ -259,146 +271,8 @@ class LabsMixin(HomesMixin):
         except (aiohttp.ClientError, OSError, TimeoutError):
             return False
 
-    # -- stopping
 
-    async def stop(self, now: bool = False) -> None:
-        """Return when the lab is gone. While the cluster does not answer the stop stays pending."""
-        if self.sessions != "enforce":
-            await super().stop(now=now)
-            return
-        starting = self._spawn_future is not None and not self._spawn_future.done()
-        if self._relinked and (starting or self._waiting_for_response):
-            # It was running before this start, and it may hold unsaved work: that the start
-            # fails, or it does not answer within http_timeout, is no reason to delete it.
-            self.log.warning("Leaving lab %s, which ran before this start, as it is", self.pod_name)
-            return
-        pause = PAUSES[0]
-        while True:
-            try:
-                await super().stop(now=now)
-            except (Doubt, ApiException, aiohttp.ClientError, OSError, TimeoutError) as error:
-                if await self._is_stopped():
-                    return
-                self.log.warning(
-                    "Lab %s of %s is not stopped yet (%s); trying again",
-                    self.pod_name,
-                    self._log_name,
-                    _words(error),
-                )
-            else:
-                return
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, PAUSES[1])
-
-    async def _is_stopped(self) -> bool:
-        """True when a live read says 404."""
-        try:
-            return await self._labs_api().read(self.pod_name) is None
-        except Doubt:
-            return False
-
-    # -- starting where one runs already
-
-    async def _make_create_pod_request(self, pod: Any, request_timeout: float) -> bool:
-        if self.sessions != "enforce":
-            self._nothing_started = False
-            created: bool = await super()._make_create_pod_request(pod, request_timeout)
-            return created
-        what = f"creating lab {pod.metadata.name} in namespace {self.namespace}"
-        create = partial(
-            self.api.create_namespaced_pod, self.namespace, pod, _preload_content=False
-        )
-        try:
-            answer = await ask(create, what, timeout=request_timeout)
-            if answer.status != 409:
-                expect(answer, what, "Pod")
-            elif not await self._take_up(pod.metadata.name):
-                return False
-        except Doubt as doubt:
-            if not doubt.retryable:
-                raise
-            self.log.warning("%s; trying again", doubt)
-            return False
-        # Not before: a quota answers 403 even where a lab of that name runs, and what follows a
-        # failure is a stop.
-        self._nothing_started = False
-        return True
-
-    async def _take_up(self, name: str) -> bool:
-        """There is a lab of that name. True: it is this user's, and goes on as this session.
-
-        Raises:
-            SpawnRefused: it is somebody else's, or it is still being stopped.
-            Doubt: it could not be read.
-        """
-        lab = await self._labs_api().read(name)
-        if lab is None:
-            return False
-        if not self._is_mine(lab):
-            raise self._lab_refused(
-                "lab-taken",
-                f"the lab {name} that would be made belongs to {_owner_words(lab)}",
-                "its name is in use by another server",
-            )
-        if lab.deleting:
-            await self._wait_until_gone(lab)
-            return False
-        if lab.ended:
-            await self._labs_api().delete(lab, grace=0)
-            return False
-        self.log.warning(
-            "Lab %s of %s runs already; it goes on as this session", name, self._log_name
-        )
-        self._relinked = True
-        if lab.api_token:
-            # user.spawn registers the token of a server that brings its own (user.py:1011).
-            self.api_token = lab.api_token
-        return True
-
-    def _is_mine(self, lab: Lab) -> bool:
-        hub = lab.labels.get(marks.HUB_LABEL)
-        return (
-            lab.annotations.get(marks.KUBESPAWNER_USER) == self.user.name
-            and lab.annotations.get(marks.KUBESPAWNER_SERVER, "") == (self.name or "")
-            and hub in (None, label_value(self._safety_hub()))
-        )
-
-    async def _wait_until_gone(self, lab: Lab) -> None:
-        try:
-            async with asyncio.timeout(STOPPING):
-                while True:
-                    found = await self._labs_api().read(lab.name)
-                    if found is None or found.uid != lab.uid:
-                        return
-                    await asyncio.sleep(1)
-        except TimeoutError:
-            raise self._lab_refused(
-                "lab-stopping",
-                f"the former lab {lab.name} (uid {lab.uid}) is still being stopped after "
-                f"{STOPPING:.0f} s; two labs must not write to one home",
-                "your former server is still being stopped. Try again in a moment",
-            ) from None
-
-    def _lab_refused(self, code: str, why: str, said: str) -> SpawnRefused:
-        story = (
-            f"Server of {self._log_name} not started: {why}. Nothing was created or deleted. "
-            f"Run: kubectl -n {self.namespace} describe pod {self.pod_name}"
-        )
-        self.log.error("%s", story)
-        self._nothing_started = True
-        return SpawnRefused(
-            code, story, f"Your server was not started: {said}. Nothing was lost.", retryable=True
-        )
-
-
-def _owner_words(lab: Lab) -> str:
-    user = lab.annotations.get(marks.KUBESPAWNER_USER, "nobody")
-    server = lab.annotations.get(marks.KUBESPAWNER_SERVER, "")
-    hub = lab.labels.get(marks.HUB_LABEL)
-    return (f"{user}/{server}" if server else user) + (f" of hub {hub}" if hub else "")
-
-
-def _words(error: BaseException) -> str:
+def words(error: BaseException) -> str:
     """An error without headers and bodies: kubernetes_asyncio prints both."""
     if isinstance(error, ApiException):
         return f"HTTP {error.status} {error.reason}"

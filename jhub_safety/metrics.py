@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 #: Never a user or claim name in a label: unbounded, and personal.
 HOMES = Counter(
@@ -14,4 +14,26 @@ CLAIM_LISTS = Counter(
     "jhub_safety_claim_lists_total",
     "Complete listings of claims asked of the API server, by outcome.",
     ["outcome"],
+)
+SESSIONS = Gauge(
+    "jhub_safety_sessions",
+    "Servers by verdict of the last pass over sessions, routes and labs.",
+    ["verdict"],
+)
+SESSION_PASSES = Counter(
+    "jhub_safety_session_passes_total",
+    "Passes over sessions, routes and labs: done, dry, or given up in doubt.",
+    ["outcome"],
+)
+SESSION_PASS_SECONDS = Gauge(
+    "jhub_safety_session_pass_seconds", "Duration of the last whole pass, in seconds."
+)
+SESSION_ACTIONS = Counter(
+    "jhub_safety_session_actions_total",
+    "What passes and operators did about sessions, by kind and outcome.",
+    ["kind", "outcome"],
+)
+LAB_DOUBTS = Counter(
+    "jhub_safety_lab_doubts_total",
+    "Looks at a lab that could not be answered for certain; its session stayed as it was.",
 )

@@ -7,7 +7,20 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-Kind = Literal["create-claim", "annotate-claim", "release-claim", "forget-claim"]
+Kind = Literal[
+    "create-claim",
+    "annotate-claim",
+    "release-claim",
+    "forget-claim",
+    "clear-session",
+    "stop-server",
+    "relink-lab",
+    "delete-lab",
+    "check-routes",
+    "end-session",
+    "unstick",
+    "forget-user",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +28,8 @@ class Action:
     """One change to one object.
 
     *uid* is the object's uid as seen when the plan was made, "" for one that is to be
-    created; the executor refuses a target whose uid has changed.
+    created; the executor refuses a target whose uid has changed. *user* and *server* say whose
+    session or lab it is, where that is the point.
     """
 
     kind: Kind
@@ -25,8 +39,11 @@ class Action:
     uid: str = ""
     annotations: Mapping[str, str | None] = field(default_factory=lambda: MappingProxyType({}))
     labels: Mapping[str, str | None] = field(default_factory=lambda: MappingProxyType({}))
+    user: str = ""
+    server: str = ""
 
     def record(self) -> dict[str, Any]:
+        whose = {"user": self.user, "server": self.server} if self.user else {}
         return {
             "kind": self.kind,
             "namespace": self.namespace,
@@ -35,6 +52,7 @@ class Action:
             "reason": self.reason,
             "annotations": dict(self.annotations),
             "labels": dict(self.labels),
+            **whose,
         }
 
 

@@ -24,16 +24,14 @@ from tornado.web import HTTPError
 from jhub_safety.cluster import landmark
 from jhub_safety.errors import Conflict, Doubt
 from jhub_safety.hubdb.records import FORMER_USERS, former_users
-from jhub_safety.labs import LabsMixin
+from jhub_safety.sessions.records import PLACE
+from jhub_safety.starts import StartsMixin
 from jhub_safety.volumes.lifecycle import delete_own, hand_over, is_home_of
 from jhub_safety.volumes.model import Verdict
 from jhub_safety.volumes.names import Generation
 
-#: Key in a server's saved state: uid of the hub's mark in the namespace where it was started.
-_PLACE = "jhub_safety_place"
 
-
-class SafetyMixin(LabsMixin):
+class SafetyMixin(StartsMixin):
     """Put in front of a KubeSpawner class: ``class MySpawner(SafetyMixin, MyKubeSpawner)``.
 
     Override :meth:`owner_identity` where the login provider's stable id is not in auth_state.
@@ -49,7 +47,7 @@ class SafetyMixin(LabsMixin):
     def start(self) -> asyncio.Future[Any]:
         # Until a lab is asked for. user.spawn calls stop() after any failure, and KubeSpawner's
         # stop would delete the pod of that name: a live lab that the hub has lost track of.
-        self._nothing_started, self._relinked, self._home_settled = True, False, False
+        self._nothing_started, self._home_settled = True, False
         return super().start()  # type: ignore[no-any-return]
 
     async def load_user_options(self) -> None:
@@ -82,12 +80,12 @@ class SafetyMixin(LabsMixin):
         if names and not self._renaming_settled:
             state[FORMER_USERS] = list(names)
         if self._saved_place is not None:
-            state[_PLACE] = self._saved_place
+            state[PLACE] = self._saved_place
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
         super().load_state(state)
-        place = state.get(_PLACE)
+        place = state.get(PLACE)
         self._saved_place = place if isinstance(place, str) else None
 
     async def stop(self, now: bool = False) -> None:

@@ -49,6 +49,7 @@ async def ask(
     *,
     timeout: float,
     patience: float = 0.0,
+    large: bool = False,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Answer:
@@ -60,6 +61,7 @@ async def ask(
         what: for messages, such as "reading claim x in namespace y".
         timeout: seconds for one try, reading the body included.
         patience: seconds in which a new try may begin. 0 means one try.
+        large: the body is megabytes; it is parsed in a thread.
 
     Raises:
         Doubt: no answer, an answer that was cut off, or a status that may pass.
@@ -68,7 +70,7 @@ async def ask(
     pause = 0.1
     while True:
         try:
-            answer = await _once(call, what, timeout)
+            answer = await _once(call, what, timeout, large)
         except Doubt as doubt:
             if not doubt.retryable or clock() + pause >= deadline:
                 raise
@@ -78,7 +80,7 @@ async def ask(
         pause = min(pause * 2, 5.0)
 
 
-async def _once(call: Call, what: str, timeout: float) -> Answer:
+async def _once(call: Call, what: str, timeout: float, large: bool) -> Answer:
     try:
         async with asyncio.timeout(timeout):
             response = await call()
@@ -92,7 +94,7 @@ async def _once(call: Call, what: str, timeout: float) -> Answer:
         # aiohttp's messages hold the host at most; a cut-off body arrives here too
         # (ClientPayloadError: fewer bytes than Content-Length).
         raise Doubt(f"{what}: {type(error).__name__}: {error}") from error
-    body = _parse(raw)
+    body = await asyncio.to_thread(_parse, raw) if large else _parse(raw)
     answer = Answer(response.status, body if isinstance(body, dict) else None)
     if answer.status in _TRANSIENT:
         raise Doubt(f"{what}: HTTP {answer.status} {answer.message}".rstrip(), status=answer.status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -32,8 +33,15 @@ class Lab:
     claims: tuple[str, ...] = ()
     annotations: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    #: The lab's own token; never shown.
-    api_token: str = field(default="", repr=False)
+    ip: str = ""
+    started: datetime | None = None
+    #: Of the notebook container. Holds the lab's own token; never shown.
+    environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+
+    @property
+    def api_token(self) -> str:
+        """The lab's own token; never shown."""
+        return self.environment.get("JUPYTERHUB_API_TOKEN", "")
 
     @property
     def ended(self) -> bool:
@@ -58,14 +66,15 @@ class Lab:
         try:
             meta, spec, status = item["metadata"], item["spec"], item["status"]
             volumes = spec.get("volumes") or []
+            ended = _ended(status)
             return cls(
                 name=meta["name"],
                 namespace=meta["namespace"],
                 uid=meta["uid"],
                 phase=status["phase"],
                 deleting="deletionTimestamp" in meta,
-                reason=status.get("reason") or "",
-                exit_code=_exit_code(status),
+                reason=status.get("reason") or (ended or {}).get("reason") or "",
+                exit_code=None if ended is None else int(ended["exitCode"]),
                 claims=tuple(
                     volume["persistentVolumeClaim"]["claimName"]
                     for volume in volumes
@@ -73,27 +82,34 @@ class Lab:
                 ),
                 annotations=MappingProxyType(dict(meta.get("annotations") or {})),
                 labels=MappingProxyType(dict(meta.get("labels") or {})),
-                api_token=_token(spec),
+                environment=MappingProxyType(_environment(spec)),
+                ip=status.get("podIP") or "",
+                started=datetime.fromisoformat(status["startTime"])
+                if status.get("startTime")
+                else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Doubt(f"a lab in the API server's answer is not whole: {error!r}") from error
 
 
-def _exit_code(status: Mapping[str, Any]) -> int | None:
+def _ended(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """How the notebook container ended; None while it has not."""
     for container in status.get("containerStatuses") or []:
         if container["name"] == NOTEBOOK:
-            ended = container["state"].get("terminated")
-            return int(ended["exitCode"]) if ended else None
+            return container["state"].get("terminated") or None
     return None
 
 
-def _token(spec: Mapping[str, Any]) -> str:
+def _environment(spec: Mapping[str, Any]) -> dict[str, str]:
+    """Values that are written out; those taken from Secrets are not among them."""
     for container in spec["containers"]:
         if container["name"] == NOTEBOOK:
-            for variable in container.get("env") or []:
-                if variable["name"] == "JUPYTERHUB_API_TOKEN":
-                    return variable.get("value") or ""
-    return ""
+            return {
+                variable["name"]: variable["value"]
+                for variable in container.get("env") or []
+                if "value" in variable
+            }
+    return {}
 
 
 class LabsApi:
@@ -120,8 +136,11 @@ class LabsApi:
             return None
         return Lab.parse(expect(answer, what, "Pod"))
 
-    async def delete(self, lab: Lab, *, grace: int) -> None:
+    async def delete(self, lab: Lab, *, grace: int | None) -> None:
         """Delete exactly the lab that was read; its being gone already is success.
+
+        *grace*: seconds between its being told to end and its being killed; None: as long as
+        the lab itself asks for.
 
         Raises:
             Conflict: the name belongs to another lab now.

@@ -35,39 +35,65 @@ class Absences:
 
     clock: Callable[[], float] = time.monotonic
     _missing: dict[str, _Missing] = field(default_factory=dict)
+    #: When each was believed gone. Ending a session asks several times more.
+    _gone: dict[str, float] = field(default_factory=dict)
     _believed: deque[float] = field(default_factory=deque)
 
     def seen(self, lab: str) -> None:
         """The lab is there: whatever was suspected of it is forgotten."""
         self._missing.pop(lab, None)
+        self._gone.pop(lab, None)
 
-    def missed(self, lab: str, sessions: int) -> bool:
-        """The API server answered 404 for *lab*, in the right place. True when it is gone.
+    def suspected(self) -> tuple[str, ...]:
+        """Labs that were missing when last looked for."""
+        return tuple(self._missing)
 
-        *sessions*: how many the hub has now, for the cap.
-        """
+    def missing(self, lab: str) -> None:
+        """Count one sighting, when the last one that counted is a minute ago."""
         now = self.clock()
         missing = self._missing.get(lab)
         if missing is None:
             self._missing[lab] = _Missing(now)
-            return False
-        if now - missing.counted_at >= APART:
+        elif now - missing.counted_at >= APART:
             missing.counted_at = now
             missing.sightings += 1
-        if missing.sightings < self._needed(sessions, now):
+
+    def is_due(self, lab: str, sessions: int) -> bool:
+        """True when one more live answer 404 may be believed.
+
+        *sessions*: how many the hub has now, for the cap. Over the cap means all that are
+        missing, not those beyond a number: what has gone wrong has gone wrong for all.
+        """
+        missing = self._missing.get(lab)
+        if missing is None:
+            return False
+        return missing.sightings >= (SIGHTINGS_OVER_CAP if self.over_cap(sessions) else 2)
+
+    def over_cap(self, sessions: int) -> bool:
+        """True when more labs are missing, or were believed gone of late, than is plausible."""
+        now = self.clock()
+        while self._believed and now - self._believed[0] > WINDOW:
+            self._believed.popleft()
+        for lab in [name for name, one in self._missing.items() if now - one.counted_at > WINDOW]:
+            del self._missing[lab]
+        # Those that were believed are no longer among the sessions.
+        cap = max(LEAST, SHARE * (sessions + len(self._believed)))
+        return len(self._believed) + len(self._missing) > cap
+
+    def missed(self, lab: str, sessions: int) -> bool:
+        """The API server answered 404 for *lab*, in the right place. True when it is gone."""
+        now = self.clock()
+        if now - self._gone.get(lab, float("-inf")) <= APART:
+            return True
+        self.missing(lab)
+        if not self.is_due(lab, sessions):
             return False
         del self._missing[lab]
+        self._gone = {name: at for name, at in self._gone.items() if now - at <= APART}
+        self._gone[lab] = now
         self._believed.append(now)
         return True
 
-    def _needed(self, sessions: int, now: float) -> int:
-        while self._believed and now - self._believed[0] > WINDOW:
-            self._believed.popleft()
-        # Those that were believed are no longer among the sessions.
-        cap = max(LEAST, SHARE * (sessions + len(self._believed)))
-        return 2 if len(self._believed) < cap else SIGHTINGS_OVER_CAP
-
-    def next_look(self, lab: str) -> float:
-        """Seconds after which looking again may change something."""
-        missing = self._missing.get(lab)
-        return APART if missing is None else max(0.0, missing.counted_at + APART - self.clock())
+    def take_word(self, lab: str) -> None:
+        """An operator says that the next live 404 of *lab* is to be believed."""
+        self._missing[lab] = _Missing(self.clock(), SIGHTINGS_OVER_CAP)

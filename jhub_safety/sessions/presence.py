@@ -37,6 +37,25 @@ def classify(lab: Lab) -> Presence:
     return Presence.ENDED if lab.ended else Presence.ALIVE
 
 
+#: What Kubernetes' reasons mean to the person whose lab it was.
+_MEANS = {
+    "OOMKilled": "it used more memory than it may",
+    "Evicted": "its node ran out of room",
+    "DeadlineExceeded": "its time was up",
+    "NodeShutdown": "its node was shut down",
+    "Preempting": "its node was needed for something more urgent",
+}
+
+
+def ending(lab: Lab | None) -> str:
+    """How a lab ended, for its user; None: it was not there any more."""
+    if lab is None:
+        return "it was deleted"
+    reason = lab.reason or lab.phase
+    code = f", exit code {lab.exit_code}" if lab.exit_code else ""
+    return f"{_MEANS.get(reason, 'it ended')} ({reason}{code})"
+
+
 async def look(
     name: str,
     labs: LabsApi,

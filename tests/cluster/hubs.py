@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from html import unescape
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+import aiohttp
 from jupyterhub import orm
 
+from jhub_safety.sessions.model import Server
+from jhub_safety.sessions.stopped import clear, database_of
 from tests.cluster.space import Home, Space
 from tools.cluster import ClusterInfo
 from tools.demo.client import ClientError, HubClient
@@ -43,6 +49,21 @@ c.KubeSpawner.volume_mounts = c.KubeSpawner.volume_mounts[:1]
 c.KubeSpawner.cpu_guarantee = 0.01
 c.KubeSpawner.mem_guarantee = "8M"
 """
+
+
+_ROWS = {
+    "sessions": """
+        SELECT users.name, spawners.name, servers.base_url
+        FROM spawners JOIN users ON users.id = user_id JOIN servers ON servers.id = server_id
+        ORDER BY 1, 2""",
+    "tokens": """
+        SELECT users.name, note, count(*) FROM api_tokens JOIN users ON users.id = user_id
+        WHERE note LIKE 'Server at %' OR note LIKE 'retrieved from spawner%'
+        GROUP BY 1, 2 ORDER BY 1, 2""",
+    "clients": """
+        SELECT identifier FROM oauth_clients WHERE identifier LIKE 'jupyterhub-user-%'
+        ORDER BY 1""",
+}
 
 
 @dataclass(frozen=True)
@@ -184,6 +205,27 @@ class Hub(HubProcess):
                     await asyncio.sleep(0.1)
                     page = Page(*await client.page(f"hub/{path.replace('spawn', 'spawn-pending')}"))
         return page
+
+    async def proxy_api(self, method: str, path: str = "", body: Any = None) -> Any:
+        """Ask configurable-http-proxy itself; *path* as ``/user/ada``."""
+        url = f"http://127.0.0.1:{self._api_port}/api/routes{path}"
+        headers = {"Authorization": f"token {self._proxy_token}"}
+        async with (
+            aiohttp.ClientSession(headers=headers) as client,
+            client.request(method, url, json=body) as answer,
+        ):
+            answer.raise_for_status()
+            return await answer.json() if answer.status == 200 else None
+
+    def clear_rows(self, user: str, server: str = "") -> None:
+        """End a session in the stopped hub's database, as a hub does that lost sight of the lab."""
+        with database_of(f"sqlite:///{self.database}") as database:
+            clear(database, Server(user, server), "")
+
+    def rows(self) -> dict[str, list[tuple[Any, ...]]]:
+        """What the database says of sessions: servers, and whose tokens and clients there are."""
+        with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as database:
+            return {what: database.execute(query).fetchall() for what, query in _ROWS.items()}
 
     def log_since(self, mark: int) -> str:
         return self.log_text()[mark:]

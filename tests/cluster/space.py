@@ -192,6 +192,16 @@ class Space(Namespace):
             while await self.pod(name) is not None:
                 await asyncio.sleep(0.1)
 
+    async def end_pod(self, name: str) -> None:
+        """Its lab ends by itself, as when it runs out of memory; the pod stays."""
+        # A deadline of the pod ends it as the kubelet does: phase Failed, DeadlineExceeded.
+        await self._core.patch_namespaced_pod(
+            name,
+            self.name,
+            {"spec": {"activeDeadlineSeconds": 1}},
+            _content_type="application/merge-patch+json",
+        )
+
     async def home_of(self, user: str, server: str = "") -> Home:
         """The claim that the lab of this user and server has as its home now.
 

@@ -69,35 +69,63 @@ def _believed(absences: Absences, clock: Clock, labs: list[str], sessions: int) 
     ("sessions", "at_once"),
     [(1, 2), (10, 2), (20, 2), (30, 3), (100, 10)],
 )
-def test_two_sightings_are_enough_for_a_tenth_of_the_sessions_at_most(
-    absences: Absences, clock: Clock, sessions: int, at_once: int
+@pytest.mark.parametrize("too_many", [0, 1], ids=["at the cap", "one over it"])
+def test_two_sightings_are_enough_for_a_tenth_of_the_sessions_and_for_none_beyond(
+    absences: Absences, clock: Clock, sessions: int, at_once: int, too_many: int
 ):
-    labs = [f"lab{number}" for number in range(at_once + 5)]
-    # The hub has one session less for each that was believed.
+    labs = [f"lab{number}" for number in range(at_once + too_many)]
     for lab in labs:
         absences.missed(lab, sessions)
     clock.now += APART
-    gone = []
+    # The hub has one session less for each that was believed.
+    gone: list[str] = []
     for lab in labs:
         if absences.missed(lab, sessions - len(gone)):
             gone.append(lab)
-    assert gone == labs[:at_once]
+    assert gone == ([] if too_many else labs)
 
 
-def test_beyond_the_cap_three_sightings_are_needed(absences: Absences, clock: Clock):
+def test_beyond_the_cap_three_sightings_are_needed_of_each(absences: Absences, clock: Clock):
     labs = ["a", "b", "c", "d"]
-    assert _believed(absences, clock, labs, 4) == ["a", "b"]
+    assert _believed(absences, clock, labs, 4) == []
     clock.now += APART
-    assert [lab for lab in ("c", "d") if absences.missed(lab, 2)] == ["c", "d"]
+    assert [lab for lab in labs if absences.missed(lab, 4)] == labs
+
+
+def test_a_lab_that_was_believed_gone_stays_gone_while_its_session_is_ended(
+    absences: Absences, clock: Clock
+):
+    assert _believed(absences, clock, ["a"], MANY) == ["a"]
+    clock.now += APART
+    assert absences.missed("a", MANY)
+
+
+def test_a_lab_that_was_believed_gone_and_came_back_starts_from_the_beginning(
+    absences: Absences, clock: Clock
+):
+    assert _believed(absences, clock, ["a"], MANY) == ["a"]
+    absences.seen("a")
+    assert not absences.missed("a", MANY)
+
+
+def test_an_operators_word_stands_for_the_sightings_and_the_cap(absences: Absences, clock: Clock):
+    assert _believed(absences, clock, ["b", "c", "d"], 4) == []
+    absences.take_word("a")
+    assert absences.missed("a", 4)
+    assert not absences.missed("b", 4)
+
+
+def test_what_was_missing_an_hour_ago_no_longer_counts_for_the_cap(
+    absences: Absences, clock: Clock
+):
+    for lab in ("a", "b", "c"):
+        absences.missing(lab)
+    clock.now += WINDOW + 1
+    assert not absences.over_cap(4)
+    assert absences.suspected() == ()
 
 
 def test_the_cap_is_of_a_rolling_hour(absences: Absences, clock: Clock):
     assert _believed(absences, clock, ["a", "b"], 4) == ["a", "b"]
     clock.now += WINDOW + 1
     assert _believed(absences, clock, ["c", "d"], 2) == ["c", "d"]
-
-
-def test_the_next_look_is_told_in_seconds(absences: Absences, clock: Clock):
-    absences.missed("a", MANY)
-    clock.now += 20
-    assert absences.next_look("a") == APART - 20

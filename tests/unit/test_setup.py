@@ -14,9 +14,8 @@ from traitlets import Unicode, default
 from traitlets.config import Config
 
 import jhub_safety
-from jhub_safety import hub
 from jhub_safety.errors import ConfigError
-from jhub_safety.hub import check_settings, finish, safe_class, setup
+from jhub_safety.hub import application, check_settings, finish, safe_class, setup
 from jhub_safety.spawner import SafeKubeSpawner, SafetyMixin
 from jhub_safety.volumes.names import OWN_TEMPLATE
 
@@ -50,7 +49,7 @@ class Mixed(SafetyMixin, Theirs):
 @pytest.fixture(autouse=True)
 def _renames_are_not_followed(monkeypatch):
     """Following them listens to the ORM for the rest of the process."""
-    monkeypatch.setattr(hub, "follow_renamed_users", lambda app: None)
+    monkeypatch.setattr(application, "follow_renamed_users", lambda app: None)
 
 
 @pytest.fixture
@@ -168,7 +167,7 @@ def test_a_later_file_that_chooses_another_class_does_not_undo_setup(app, monkey
 
 def test_setup_in_two_files_is_done_once(app, monkeypatch):
     done = []
-    monkeypatch.setattr(hub, "finish", done.append)
+    monkeypatch.setattr(application, "finish", done.append)
     monkeypatch.setattr(app, "init_db", lambda: None)
     setup(app.config)
     setup(app.config)
@@ -393,5 +392,5 @@ def test_what_can_be_said_once_is_said_once(spawner, caplog, monkeypatch):
     made = [spawner(SafeKubeSpawner) for _ in range(3)]
     for each in made:
         each.log = logging.getLogger("tests.unit.said")
-        each._cannot_annotate(hub.ConfigError("annotating claim: HTTP 403"))
+        each._cannot_annotate(application.ConfigError("annotating claim: HTTP 403"))
     assert caplog.text.count("examples/helm/rbac.yaml") == 1

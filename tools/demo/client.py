@@ -154,15 +154,22 @@ class HubClient:
                 raise ClientError(f"{self._name(server)} not ready after {timeout:.0f} s: {model}")
             await asyncio.sleep(POLL_SECONDS)
 
-    async def failure(self, server: str = "") -> str:
-        """Why the last start failed, in the words of the spawn page; what the hub says else."""
+    async def progress(self, server: str = "") -> list[dict[str, Any]]:
+        """What the page of a start shows, to its end."""
         url = self._at(f"hub/api/{self._server_path(server)}/progress")
         async with self._http.get(url, headers=self._headers(url)) as answer:
             text = await answer.text()
         # An event stream: one "data: {...}" for each event, the last one says how it ended.
-        events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+        lines = [line[6:] for line in text.splitlines() if line.startswith("data: ")]
+        if not lines:
+            raise ClientError(f"no progress of {self._name(server)}", answer.status, text[:500])
+        return [json.loads(line) for line in lines]
+
+    async def failure(self, server: str = "") -> str:
+        """Why the last start failed, in the words of the spawn page; what the hub says else."""
+        events = await self.progress(server)
         ended = next((event for event in reversed(events) if event.get("failed")), None)
-        return str(ended["message"]) if ended else text[:2000]
+        return str(ended["message"]) if ended else json.dumps(events)[:2000]
 
     # The lab
 
@@ -220,15 +227,25 @@ class HubClient:
 
         Raises LabCodeError when the code raises, TimeoutError when it does not end in time.
         """
+        kernel = await self.open_kernel(server)
+        try:
+            return await self.kernel_exec(kernel, code, server, timeout)
+        finally:
+            await self._json("DELETE", self._lab(server, f"api/kernels/{kernel}"))
+
+    async def open_kernel(self, server: str = "") -> str:
+        """Start a kernel in the lab; its id. It goes on until the lab ends."""
         await self.enter_lab(server)
         made = await self._json("POST", self._lab(server, "api/kernels"), {"name": "python3"})
-        try:
-            async with asyncio.timeout(timeout):
-                return await self._run(
-                    self._lab(server, f"api/kernels/{made['id']}/channels"), code
-                )
-        finally:
-            await self._json("DELETE", self._lab(server, f"api/kernels/{made['id']}"))
+        return str(made["id"])
+
+    async def kernel_exec(
+        self, kernel: str, code: str, server: str = "", timeout: float = KERNEL_TIMEOUT
+    ) -> str:
+        """Run Python code in a kernel that was opened before; gives what it printed."""
+        await self.enter_lab(server)
+        async with asyncio.timeout(timeout):
+            return await self._run(self._lab(server, f"api/kernels/{kernel}/channels"), code)
 
     async def _run(self, url: URL, code: str) -> str:
         identifier = uuid.uuid4().hex

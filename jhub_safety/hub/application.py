@@ -1,4 +1,4 @@
-"""``setup(c)``: the only module that knows JupyterHub's application object and its corners.
+"""``setup(c)``: what is done to JupyterHub's application object, and when.
 
 Methods of the application that are wrapped here have public names and are undocumented;
 ``tests/hub`` holds each of them for JupyterHub 5.5 and 6.1.
@@ -18,13 +18,15 @@ from jupyterhub.app import JupyterHub
 from kubespawner import KubeSpawner
 from sqlalchemy import event
 from traitlets import HasTraits, TraitError
-from traitlets.config import Config
+from traitlets.config import Config, Configurable
 from traitlets.config.loader import LazyConfigValue
 
 from jhub_safety.errors import ConfigError
 from jhub_safety.homes import HomesMixin, default_template
+from jhub_safety.hub import reconciling
 from jhub_safety.hubdb.records import remember_former_user
 from jhub_safety.labs import LabsMixin
+from jhub_safety.sessions.reconciler import SessionReconciler
 from jhub_safety.settings import SECTION, SafetySettings, effective
 from jhub_safety.spawner import SafeKubeSpawner, SafetyMixin
 from jhub_safety.volumes.names import Generation
@@ -65,12 +67,15 @@ def finish(app: JupyterHub) -> None:
     """
     chosen = app.spawner_class
     safe = safe_class(chosen)
+    check_section(SessionReconciler, app.config)
     if safe is None:
         app.log.warning(
             "jhub-safety: %s.%s is no KubeSpawner; its homes are left to it.",
             chosen.__module__,
             chosen.__qualname__,
         )
+        if not SessionReconciler(config=app.config).on_kubernetes:
+            watch_sessions(app, chosen)
         return
     if safe is not chosen:
         app.log.info(
@@ -85,6 +90,14 @@ def finish(app: JupyterHub) -> None:
     LabsMixin.count_sessions = staticmethod(lambda: int(app.users.count_active_users()["active"]))
     if jupyterhub.version_info < (6,):
         HomesMixin.on_refusal = staticmethod(lambda _: _uncount_failure(app))
+    watch_sessions(app, safe)
+
+
+def watch_sessions(app: JupyterHub, spawner_class: type) -> None:
+    """Compare sessions, routes and labs from the hub's start to its end."""
+    sessions = effective(spawner_class, app.config, "sessions") or "enforce"
+    if SessionReconciler(config=app.config).enabled and sessions != "off":
+        reconciling.wire(app, spawner_class)
 
 
 def _uncount_failure(app: JupyterHub) -> None:
@@ -186,6 +199,22 @@ def check_settings(cls: type[HasTraits], config: Config) -> None:
             "Wanted: a template without it, or none at all. Existing claims are still found "
             f"when you set {SECTION}.earlier_pvc_name_templates = [{template!r}]."
         )
+
+
+def check_section(cls: type[Configurable], config: Config) -> None:
+    """The same for one of our own configuration sections.
+
+    Raises:
+        ConfigError: an unknown name, or a value of the wrong form.
+    """
+    section, known = cls.__name__, cls.class_trait_names(config=True)
+    for name in config.get(section, {}):
+        if name not in known:
+            raise ConfigError(_unknown(section, name, list(known)))
+    try:
+        cls(config=config)
+    except TraitError as error:
+        raise ConfigError(f"{section}: {error}") from error
 
 
 def _unknown(section: str, name: str, known: list[str]) -> str:

@@ -1,0 +1,224 @@
+"""The running hub, as sessions see it; and the hub's own ways to end a session.
+
+Everything here is run by tests on JupyterHub 5.5 and 6.1: attributes with an underscore are the
+application's private corners.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from jupyterhub import orm
+from jupyterhub.app import JupyterHub
+from jupyterhub.user import User
+from jupyterhub.utils import maybe_future, url_escape_path, url_path_join
+from sqlalchemy import make_url
+
+from jhub_safety.errors import Conflict
+from jhub_safety.hub.relink import relink
+from jhub_safety.sessions import records
+from jhub_safety.sessions.inventory import Inventory
+from jhub_safety.sessions.model import LabIdentity, Live, Server, Session
+from jhub_safety.starts import StartsMixin
+
+#: Sessions looked at before the loop gets its turn.
+AT_A_TIME = 500
+#: Seconds for an operation of the hub to end by itself, once it was given up.
+LETTING_GO = 30.0
+_FLAGS = ("_spawn_pending", "_start_pending", "_stop_pending", "_proxy_pending", "_check_pending")
+
+
+class RunningHub:
+    """Implements :class:`~jhub_safety.sessions.hub.Hub` on JupyterHub's application object."""
+
+    def __init__(self, app: JupyterHub, inventory: Inventory) -> None:
+        self._app = app
+        self._inventory = inventory
+
+    # -- what it knows
+
+    async def sessions(self) -> tuple[Session, ...]:
+        url = make_url(self._app.db_url)
+        if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+            return await self._sessions_in_memory()
+        connect = self._app.db_kwargs.get("connect_args", {})
+        return await asyncio.to_thread(
+            records.read, self._app.db_url, self._inventory.lab_of, connect_args=connect
+        )
+
+    async def _sessions_in_memory(self) -> tuple[Session, ...]:
+        # Nobody else can open it. Its own connection, in small steps; the hub commits before it
+        # awaits anything, so nothing is rolled back here.
+        found: list[Session] = []
+        for step in records.steps(self._app.db.connection(), self._inventory.lab_of, end=False):
+            found += step
+            await asyncio.sleep(0)
+        return tuple(found)
+
+    async def session(self, server: Server) -> Session | None:
+        return records.read_one(self._app.db.connection(), server, self._inventory.lab_of)
+
+    async def live(self) -> Mapping[Server, Live]:
+        found: dict[Server, Live] = {}
+        for number, user in enumerate(list(self._app.users.values())):
+            for name, spawner in list(user.spawners.items()):
+                if spawner.active:
+                    found[Server(user.name, name)] = Live(spawner.pending or "", spawner.ready)
+            if number % AT_A_TIME == AT_A_TIME - 1:
+                await asyncio.sleep(0)
+        return found
+
+    def pending(self, server: Server) -> str:
+        spawner = self._spawner(server)
+        return "" if spawner is None else spawner.pending or ""
+
+    async def routes(self) -> Mapping[Server, str] | None:
+        try:
+            routes = await self._app.proxy.get_all_routes()
+        except Exception as error:  # noqa: BLE001 - a proxy of any make
+            self._app.log.warning("The proxy's routes are not known: %s", type(error).__name__)
+            return None
+        return {
+            Server(route["data"]["user"], route["data"].get("server_name", "")): route["target"]
+            for route in routes.values()
+            if "user" in route["data"]
+        }
+
+    def _user(self, name: str) -> User | None:
+        found = orm.User.find(self._app.db, name)
+        return None if found is None else self._app.users[found]
+
+    def _spawner(self, server: Server) -> Any:
+        """The wrapper in memory, None when there is none; nothing is made."""
+        user = self._user(server.user)
+        return None if user is None else user.spawners.get(server.name)
+
+    # -- ending a session
+
+    async def clear(self, session: Session, why: str) -> None:
+        await self._end(session.server, why, leave_lab=True)
+
+    async def stop(self, session: Session, why: str) -> None:
+        await self._end(session.server, why, leave_lab=False)
+
+    async def _end(self, server: Server, why: str, *, leave_lab: bool) -> None:
+        """As ``stop_single_user`` does it (handlers/base.py:1403, 6.1.1), without a request."""
+        user = self._user(server.user)
+        if user is None or server.name not in user.orm_spawners:
+            return
+        spawner = user.spawners[server.name]
+        if spawner.pending:
+            raise Conflict(f"{spawner._log_name} is pending {spawner.pending}")
+        if spawner.server is None:
+            return
+        self._app.log.warning("Ending the session of %s: %s", server, why)
+        # Before anything is awaited: nobody starts or stops it meanwhile.
+        spawner._stop_pending = True
+        if isinstance(spawner, StartsMixin):
+            spawner.leave_lab = leave_lab
+            spawner.ended = why
+        try:
+            await self._app.proxy.delete_user(user, server.name)
+            await user.stop(server.name)
+            self._drop_tokens(user, server)
+        finally:
+            spawner._stop_pending = False
+
+    def _drop_tokens(self, user: User, server: Server) -> None:
+        """Tokens of a lab that is gone.
+
+        ``user.stop`` deletes the one it remembers; after a restart of the hub it remembers none
+        (user.py:1166, 6.1.1), and the row would stay for ever.
+        """
+        base_url = url_path_join(user.base_url, url_escape_path(server.name), "/")
+        notes = (f"Server at {base_url}", f"retrieved from spawner {server.name}")
+        for token in user.orm_user.api_tokens:
+            if token.note in notes:
+                self._app.db.delete(token)
+        self._app.db.commit()
+
+    # -- what hangs
+
+    async def unstick(self, server: Server) -> str:
+        """End whatever the hub is doing about a server; it can be started then.
+
+        A lab that runs is left alone: the next start takes it up. What this came to, in words.
+        """
+        spawner = self._spawner(server)
+        if spawner is None or not spawner.pending:
+            return "unchanged: the hub is not busy with it"
+        pending = spawner.pending
+        self._app.log.warning("Giving up pending %s of %s, as asked", pending, server)
+        if isinstance(spawner, StartsMixin):
+            # What is checked is left as it is; a start's own lab is stopped if that can be done.
+            spawner.leave_lab = pending == "check"
+            spawner.given_up.set()
+            if await self._lets_go(spawner, pending):
+                return f"done: pending {pending} was given up"
+        await self._abandon(server, spawner)
+        return f"done: pending {pending} did not end by itself, and was taken off the hub's memory"
+
+    async def _lets_go(self, spawner: Any, pending: str) -> bool:
+        deadline = asyncio.get_running_loop().time() + LETTING_GO
+        while spawner.pending == pending:
+            if asyncio.get_running_loop().time() > deadline:
+                return False
+            await asyncio.sleep(0.2)
+        return not spawner.pending
+
+    async def _abandon(self, server: Server, spawner: Any) -> None:
+        """Forget a server's operation that never ends, as a restart of the hub would."""
+        user = self._user(server.user)
+        if user is None:
+            return
+        spawner.stop_polling()
+        await self._app.proxy.delete_user(user, server.name)
+        if spawner.server is not None:
+            spawner.server = None
+        spawner.orm_spawner.started = None
+        for client in self._app.db.query(orm.OAuthClient).filter_by(
+            identifier=spawner.oauth_client_id
+        ):
+            self._app.db.delete(client)
+        self._app.db.commit()
+        self._drop_tokens(user, server)
+        for flag in _FLAGS:
+            setattr(spawner, flag, False)
+        spawner._spawn_future = spawner._stop_future = None
+        # The next one who asks gets a fresh one, made of the row.
+        user.spawners.pop(server.name, None)
+
+    # -- other changes
+
+    async def relink(self, server: Server, name: str, identity: LabIdentity) -> None:
+        user = self._user(server.user)
+        if user is None:
+            raise Conflict(f"the hub knows no user {server.user}")
+        await relink(self._app, user, self._inventory, server, name, identity)
+
+    async def check_routes(self) -> None:
+        await self._app.proxy.check_routes(self._app.users, self._app._service_map)
+
+    async def forget_user(self, name: str) -> None:
+        """Remove a user's row, as the hub's API does, and none of their claims.
+
+        Raises:
+            Conflict: a server of theirs still has a session.
+        """
+        user = self._user(name)
+        if user is None:
+            return
+        if any(spawner.server for spawner in user.orm_spawners.values()):
+            raise Conflict(f"{name} still has a running server")
+        for server in list(user.orm_spawners):
+            spawner = user.spawners[server]
+            # Whatever the hub's settings say: files are not this command's business.
+            spawner.delete_pvc = False
+        await maybe_future(self._app.authenticator.delete_user(user))
+        await user.delete_spawners()
+        self._app.users.delete(user)
+
+    def knows_user(self, name: str) -> bool:
+        return orm.User.find(self._app.db, name) is not None

@@ -1,0 +1,326 @@
+"""What the three records of each server say together, and what is to be done.
+
+Pure; reads like the runbook it replaces. For a session, from top to bottom:
+
+==========================================  =================  ===================================
+seen                                        verdict            done
+==========================================  =================  ===================================
+the record names no lab, or several exist   doubt              nothing
+no lab, the hub is busy with the server     busy               nothing: the hub itself finds out
+no lab                                      stale              cleared when due (absence.py)
+lab is being deleted                        terminating        waited for
+lab failed, evicted or completed            ended              cleared, its user told why
+node of the lab does not report             node lost          nothing
+lab pending for longer than the limit       pending too long   stopped, cleanly
+hub busy with it for longer than the limit  pending too long   reported
+hub busy with it, or lab pending            busy               waited for
+lab runs, does not answer or is not ready   unreachable        reported
+lab runs, the proxy has no route            route missing      the hub's own check of routes
+lab runs, the route leads elsewhere         route dead         the hub's own check of routes
+otherwise                                   in step            nothing
+==========================================  =================  ===================================
+
+Labs that no session names, and routes without a session, follow below.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+from jhub_safety.plan import Action, Plan, Refusal
+from jhub_safety.sessions.model import (
+    Finding,
+    Judgement,
+    Lab,
+    LabIdentity,
+    LabState,
+    Live,
+    Observation,
+    Rules,
+    Server,
+    Session,
+    Verdict,
+)
+
+_IDLE = Live(ready=True)
+
+
+def decide(seen: Observation, rules: Rules, hub: str, *, everything: bool = False) -> Judgement:
+    """Judge every server of an observation.
+
+    *hub*: value of this hub's label. *everything*: also list what is in step.
+    """
+    counts: Counter[Verdict] = Counter()
+    findings: list[Finding] = []
+    for session in seen.sessions:
+        finding = _of_session(session, seen, rules, everything)
+        if finding is None:
+            counts[Verdict.IN_STEP] += 1
+        else:
+            findings.append(finding)
+    findings.extend(_of_labs(seen, hub))
+    findings.extend(_of_routes(seen))
+    counts.update(finding.verdict for finding in findings)
+    return Judgement(dict(counts), tuple(findings), _plan(findings, seen, rules))
+
+
+# -- sessions
+
+
+def _of_session(
+    session: Session, seen: Observation, rules: Rules, everything: bool
+) -> Finding | None:
+    server = session.server
+    live = _IDLE if seen.live is None else seen.live.get(server, Live())
+    labs = seen.listing.labs.get(session.lab, ())
+    lab = labs[0] if len(labs) == 1 else None
+    route = None if seen.routes is None else seen.routes.get(server)
+    if (
+        not everything
+        and lab is not None
+        and lab.state is LabState.RUNNING
+        and lab.ready
+        and live.ready
+        and not live.pending
+        and (seen.routes is None or seen.live is None or _leads_to(route, session))
+        and _same_address(session, lab)
+    ):
+        return None
+    verdict, why = _judge(session, labs, live, route, seen, rules)
+    return Finding(verdict, server, why, session, lab, None, live, route)
+
+
+def _judge(
+    session: Session,
+    labs: tuple[Lab, ...],
+    live: Live,
+    route: str | None,
+    seen: Observation,
+    rules: Rules,
+) -> tuple[Verdict, str]:
+    busy = f"the hub is busy with it ({live.pending})" if live.pending else ""
+    if not session.lab:
+        return (Verdict.BUSY, busy) if busy else (Verdict.DOUBT, "the record names no lab")
+    if len(labs) > 1:
+        return Verdict.DOUBT, f"{len(labs)} namespaces have a lab {session.lab}"
+    if not labs:
+        if busy:
+            return Verdict.BUSY, f"no lab; {busy}"
+        return Verdict.STALE, f"the hub's record names lab {session.lab}, which is not there"
+    (lab,) = labs
+    if lab.state is LabState.TERMINATING:
+        return Verdict.TERMINATING, f"lab {lab.name} is being deleted"
+    if lab.state is LabState.ENDED:
+        return Verdict.ENDED, f"lab {lab.name} has ended: {lab.words}"
+    if lab.state is LabState.LOST:
+        return Verdict.NODE_LOST, f"node {lab.node or '?'} of lab {lab.name} does not report"
+    if lab.state is LabState.PENDING or live.pending in ("spawn", "stop", "rename"):
+        story = "; ".join(filter(None, (f"lab {lab.name} is {lab.words}", busy)))
+        waited = seen.pending_for.get(session.server, 0.0)
+        if 0 < rules.pending_limit < waited:
+            return Verdict.PENDING_TOO_LONG, f"{story}, for {waited / 60:.0f} min"
+        return Verdict.BUSY, story
+    return _judge_running(session, lab, live, route, seen)
+
+
+def _judge_running(
+    session: Session, lab: Lab, live: Live, route: str | None, seen: Observation
+) -> tuple[Verdict, str]:
+    if live.pending == "check":
+        return Verdict.UNREACHABLE, f"lab {lab.name} runs, but does not answer the hub yet"
+    if not lab.ready:
+        return Verdict.UNREACHABLE, f"lab {lab.name} is not ready ({lab.words})"
+    if not _same_address(session, lab):
+        return (
+            Verdict.UNREACHABLE,
+            f"the hub's record says {session.address}, lab {lab.name} is at {lab.ip}",
+        )
+    if not live.ready:
+        return Verdict.UNREACHABLE, f"lab {lab.name} runs, but the hub does not serve it"
+    if seen.routes is None or seen.live is None or _leads_to(route, session):
+        return Verdict.IN_STEP, ""
+    if route is None:
+        return Verdict.ROUTE_MISSING, "the proxy has no route to it"
+    return Verdict.ROUTE_DEAD, f"the proxy's route leads to {route}, not {session.address}"
+
+
+def _leads_to(route: str | None, session: Session) -> bool:
+    return route is not None and route.rpartition("//")[2].rstrip("/") == session.address
+
+
+def _same_address(session: Session, lab: Lab) -> bool:
+    """False only when both are IP addresses, and not the same. A service has a name."""
+    host = session.address.rpartition(":")[0]
+    if not lab.ip or not host or host == lab.ip:
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")) == ipaddress.ip_address(lab.ip)
+    except ValueError:
+        return True
+
+
+# -- labs that no session names
+
+
+def _of_labs(seen: Observation, hub: str) -> Iterator[Finding]:
+    named = {session.lab for session in seen.sessions}
+    running = {one.server for one in seen.sessions if one.lab in seen.listing.labs}
+    by_name: defaultdict[str, list[LabIdentity]] = defaultdict(list)
+    owned: Counter[Server] = Counter()
+    for (_, name), identity in seen.identities.items():
+        by_name[name].append(identity)
+        if identity.server is not None and _alive(seen, name):
+            owned[identity.server] += 1
+    for name, labs in seen.listing.labs.items():
+        if name in named:
+            continue
+        if not len(by_name[name]) == len(labs) == 1:
+            yield Finding(Verdict.DOUBT, None, f"whose lab {name} is, is not known", lab=labs[0])
+            continue
+        yield _of_lab(labs[0], by_name[name][0], seen, hub, running, owned)
+
+
+def _alive(seen: Observation, name: str) -> bool:
+    return any(lab.alive for lab in seen.listing.labs.get(name, ()))
+
+
+def _of_lab(
+    lab: Lab,
+    identity: LabIdentity,
+    seen: Observation,
+    hub: str,
+    running: set[Server],
+    owned: Counter[Server],
+) -> Finding:
+    server = identity.server
+    live = seen.live.get(server) if seen.live is not None and server is not None else None
+
+    def found(verdict: Verdict, why: str) -> Finding:
+        return Finding(verdict, server, why, lab=lab, identity=identity, live=live)
+
+    if server is None:
+        return found(Verdict.FOREIGN, f"lab {lab.name} names no user")
+    if identity.hub not in (None, hub):
+        return found(Verdict.FOREIGN, f"lab {lab.name} is hub {identity.hub}'s")
+    if live is not None and (live.pending or live.ready):
+        return found(Verdict.BUSY, f"lab {lab.name}: the hub is busy with it ({live.pending})")
+    if lab.state is LabState.TERMINATING:
+        return found(Verdict.TERMINATING, f"lab {lab.name} is being deleted")
+    if lab.state is LabState.ENDED:
+        return found(Verdict.ENDED, f"lab {lab.name} has ended ({lab.words}); no session names it")
+    if server in running:
+        return found(Verdict.TWO_LABS, f"lab {lab.name} runs beside the lab of its session")
+    if owned[server] > 1:
+        return found(Verdict.TWO_LABS, f"lab {lab.name} is one of {owned[server]}; no session")
+    return found(Verdict.ORPHAN, f"lab {lab.name} runs, and no session names it")
+
+
+# -- routes
+
+
+def _of_routes(seen: Observation) -> Iterator[Finding]:
+    if seen.routes is None or seen.live is None:
+        return
+    sessions = {session.server for session in seen.sessions}
+    for server, target in seen.routes.items():
+        live = seen.live.get(server)
+        if server not in sessions and (live is None or not (live.pending or live.ready)):
+            yield Finding(
+                Verdict.ROUTE_DEAD,
+                server,
+                f"the proxy has a route to {target}, and no session",
+                live=live,
+                route=target,
+            )
+
+
+# -- the plan
+
+
+def _plan(findings: list[Finding], seen: Observation, rules: Rules) -> Plan:
+    actions: list[Action] = []
+    refusals: list[Refusal] = []
+    deletions = rules.deletions
+    for finding in findings:
+        action = _action(finding, seen, rules)
+        if action is not None and action.kind == "delete-lab":
+            if not deletions:
+                refusals.append(_refused("cap", finding, "enough labs were deleted in this hour"))
+                continue
+            deletions -= 1
+        if action is not None:
+            actions.append(action)
+        elif finding.verdict is Verdict.STALE and not _busy(finding):
+            why = "too many are missing at once" if seen.over_cap else "it must be missing twice"
+            refusals.append(
+                _refused("cap" if seen.over_cap else "sightings", finding, f"{why}: {finding.why}")
+            )
+    routes = [one for one in findings if one.verdict in (Verdict.ROUTE_MISSING, Verdict.ROUTE_DEAD)]
+    if routes:
+        why = f"{len(routes)} servers whose route is missing or dead"
+        # After the sessions: clearing one removes its route.
+        actions.append(Action("check-routes", "", "proxy", why))
+    return Plan("sessions", tuple(actions), tuple(refusals))
+
+
+def _action(finding: Finding, seen: Observation, rules: Rules) -> Action | None:
+    if finding.session is not None:
+        return _about_session(finding, finding.session, seen)
+    lab, identity = finding.lab, finding.identity
+    if finding.verdict is not Verdict.ORPHAN or lab is None or identity is None:
+        return None
+    seconds = seen.orphan_for.get((identity.namespace, lab.name, identity.uid), 0.0)
+    relink = rules.orphans == "relink" and lab.state is LabState.RUNNING
+    if relink and seconds >= rules.settled:
+        return _on_lab("relink-lab", finding, lab, identity)
+    if rules.orphans == "delete" and seconds >= max(rules.settled, rules.orphan_age):
+        return _on_lab("delete-lab", finding, lab, identity)
+    return None
+
+
+def _about_session(finding: Finding, session: Session, seen: Observation) -> Action | None:
+    due = finding.verdict is Verdict.STALE and session.server in seen.due
+    if (due or finding.verdict is Verdict.ENDED) and not _busy(finding):
+        return _on_session("clear-session", finding, session)
+    # A spawn has its own limit (start_timeout), and a stop goes on until the lab is gone.
+    unattended = not _busy(finding) or (
+        finding.live is not None and finding.live.pending == "check"
+    )
+    waits = finding.lab is not None and finding.lab.state is LabState.PENDING
+    if finding.verdict is Verdict.PENDING_TOO_LONG and waits and unattended:
+        return _on_session("stop-server", finding, session)
+    return None
+
+
+def _busy(finding: Finding) -> bool:
+    return finding.live is not None and bool(finding.live.pending)
+
+
+def _on_session(kind: str, finding: Finding, session: Session) -> Action:
+    return Action(
+        kind,  # type: ignore[arg-type]
+        session.namespace,
+        session.lab,
+        finding.why,
+        user=session.server.user,
+        server=session.server.name,
+    )
+
+
+def _on_lab(kind: str, finding: Finding, lab: Lab, identity: LabIdentity) -> Action:
+    return Action(
+        kind,  # type: ignore[arg-type]
+        identity.namespace,
+        lab.name,
+        finding.why,
+        uid=identity.uid,
+        user=identity.server.user if identity.server else "",
+        server=identity.server.name if identity.server else "",
+    )
+
+
+def _refused(code: str, finding: Finding, why: str) -> Refusal:
+    who = str(finding.server) if finding.server else ""
+    return Refusal(code, who, why, command="jhub-safety sessions list", retryable=True)

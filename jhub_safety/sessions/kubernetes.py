@@ -1,0 +1,210 @@
+"""The inventory of a cluster: KubeSpawner's labs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+from kubernetes_asyncio import client as kube
+
+from jhub_safety import owner as marks
+from jhub_safety.cluster import labtable, landmark
+from jhub_safety.cluster.claims import ClaimsApi
+from jhub_safety.cluster.labs import Lab as Pod
+from jhub_safety.cluster.labs import LabsApi
+from jhub_safety.errors import Conflict, Doubt
+from jhub_safety.sessions.absence import Absences
+from jhub_safety.sessions.inventory import Inventory
+from jhub_safety.sessions.model import Lab, LabIdentity, LabState, Listing, Server, Session
+from jhub_safety.sessions.presence import Sighting, look
+
+#: Labs whose metadata is read at the same time.
+AT_ONCE = 16
+#: Seconds for a lab that was told to end to be gone.
+GOING = 90.0
+
+#: What kubectl prints while a lab is on its way.
+_PENDING = frozenset(
+    {
+        "Pending",
+        "ContainerCreating",
+        "PodInitializing",
+        "SchedulingGated",
+        "ImagePullBackOff",
+        "ErrImagePull",
+        "ErrImageNeverPull",
+        "InvalidImageName",
+        "RegistryUnavailable",
+        "ImageInspectError",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+    }
+)
+#: "NotReady": its main container has ended, another still runs. A live read tells.
+_RUNNING = frozenset({"Running", "CrashLoopBackOff", "RunContainerError"})
+
+
+def state_of(status: str) -> LabState:
+    """The state behind kubectl's STATUS (printers.go of Kubernetes 1.34, ``printPod``).
+
+    What is none of the known words names how a container or the pod ended: Completed, Error,
+    OOMKilled, Evicted, Shutdown, Signal:9. It is a suspicion only; the lab is read before
+    anything follows.
+    """
+    if status == "Terminating":
+        return LabState.TERMINATING
+    if status == "Unknown":
+        return LabState.LOST
+    if status in _PENDING or status.startswith("Init:"):
+        return LabState.PENDING
+    if status in _RUNNING:
+        return LabState.RUNNING
+    return LabState.ENDED
+
+
+def parse(row: labtable.Row, namespace: str) -> Lab:
+    """Ready only when each of its containers is, as KubeSpawner sees it."""
+    ready, _, wanted = row.ready.partition("/")
+    return Lab(
+        name=row.name,
+        state=state_of(row.status),
+        words=row.status,
+        ready=ready == wanted != "0",
+        namespace=namespace,
+        ip=row.ip,
+        node=row.node,
+    )
+
+
+class KubernetesInventory(Inventory):
+    """Labs of one namespace, or of all with ``enable_user_namespaces``."""
+
+    def __init__(
+        self,
+        api: kube.CoreV1Api,
+        hub: str,
+        namespace: str,
+        *,
+        component: str = "singleuser-server",
+        everywhere: bool = False,
+        absences: Absences | None = None,
+        count: Callable[[], int] = lambda: 1,
+        timeout: float = 30.0,
+        **kwargs: Any,
+    ) -> None:
+        """*count*: how many sessions the hub has, for the cap of *absences*."""
+        super().__init__(**kwargs)
+        self._api = api
+        self._hub = hub
+        self._namespace = None if everywhere else namespace
+        self._home = namespace
+        self._selector = f"component={component}"
+        self._absences = absences or Absences()
+        self._count = count
+        self._timeout = timeout
+        #: By namespace and name. A lab that takes over a name is read again before it is touched.
+        self._known: dict[tuple[str, str], LabIdentity] = {}
+
+    def lab_of(self, _user: str, _server: str, state: Mapping[str, Any]) -> tuple[str, str] | None:
+        name, namespace = state.get("pod_name"), state.get("namespace")
+        if not isinstance(name, str):
+            return None
+        return name, namespace if isinstance(namespace, str) else self._home
+
+    async def take(self, _sessions: Collection[Session]) -> Listing:
+        found: defaultdict[str, tuple[Lab, ...]] = defaultdict(tuple)
+        rows = await labtable.rows(
+            self._api, self._namespace, self._selector, timeout=self._timeout
+        )
+        for row in rows:
+            found[row.name] += (parse(row, self._namespace or ""),)
+        return Listing(MappingProxyType(dict(found)))
+
+    async def look(self, session: Session) -> Sighting:
+        return await look(
+            session.lab,
+            LabsApi(self._api, session.namespace, timeout=self._timeout),
+            self._absences,
+            place_is_proven=lambda: self._place_is_proven(session),
+            sessions=self._count,
+        )
+
+    async def _place_is_proven(self, session: Session) -> bool:
+        """As at a poll (labs.py): by the mark's uid on record, else by the claim or the mark."""
+        uid = await landmark.uid(
+            self._api, session.namespace, self._hub, landmark.PLACE, timeout=self._timeout
+        )
+        if session.place is not None:
+            return uid == session.place
+        claims = ClaimsApi(self._api, session.namespace, timeout=self._timeout)
+        if session.claim is not None and await claims.read(session.claim) is not None:
+            return True
+        return uid is not None
+
+    async def identify(self, labs: Collection[Lab]) -> Mapping[tuple[str, str], LabIdentity]:
+        names = {lab.name for lab in labs}
+        self._known = {key: one for key, one in self._known.items() if key[1] in names}
+        unknown = names - {name for _, name in self._known}
+        limit = asyncio.Semaphore(AT_ONCE)
+
+        async def ask(name: str) -> None:
+            async with limit:
+                try:
+                    found = await labtable.metadata(
+                        self._api, self._namespace, name, timeout=self._timeout
+                    )
+                except Doubt as doubt:
+                    self.log.warning("Whose lab %s is, is not known: %s", name, doubt)
+                    return
+            for item in found:
+                one = _identity(item)
+                self._known[one.namespace, name] = one
+
+        await asyncio.gather(*map(ask, unknown))
+        return dict(self._known)
+
+    async def read(self, namespace: str, name: str) -> Pod | None:
+        """One lab whole, its environment included; for a relink.
+
+        Raises:
+            Doubt: it could not be read.
+        """
+        return await LabsApi(self._api, namespace, timeout=self._timeout).read(name)
+
+    def trust(self, session: Session) -> None:
+        self._absences.take_word(f"{session.namespace}/{session.lab}")
+
+    async def delete(self, identity: LabIdentity, name: str) -> None:
+        labs = LabsApi(self._api, identity.namespace, timeout=self._timeout)
+        lab = await labs.read(name)
+        if lab is None or lab.uid != identity.uid:
+            return
+        await labs.delete(lab, grace=None)
+        try:
+            async with asyncio.timeout(GOING):
+                while lab is not None and lab.uid == identity.uid:
+                    await asyncio.sleep(0.5)
+                    lab = await labs.read(name)
+        except TimeoutError:
+            raise Conflict(
+                f"lab {name} was told to end, and is still there after {GOING:.0f} s. "
+                f"Run: kubectl -n {identity.namespace} describe pod {name}"
+            ) from None
+
+
+def _identity(metadata: Mapping[str, Any]) -> LabIdentity:
+    annotations, labels = metadata.get("annotations") or {}, metadata.get("labels") or {}
+    user = annotations.get(marks.KUBESPAWNER_USER)
+    return LabIdentity(
+        uid=metadata["uid"],
+        namespace=metadata["namespace"],
+        server=None
+        if user is None
+        else Server(user, annotations.get(marks.KUBESPAWNER_SERVER, "")),
+        hub=labels.get(marks.HUB_LABEL),
+        created=datetime.fromisoformat(metadata["creationTimestamp"]),
+    )

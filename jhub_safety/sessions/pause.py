@@ -1,0 +1,73 @@
+"""The pause switch, and what a version of this library does first: nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from jhub_safety.cluster.notes import Note
+from jhub_safety.errors import Doubt
+
+
+class Pause:
+    """Kept in the cluster: it survives a restart of the hub, and the loss of its database."""
+
+    def __init__(
+        self, note: Note, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._note, self._now = note, now
+
+    async def why(self) -> str:
+        """Why passes change nothing just now; "" when they do.
+
+        Raises:
+            Doubt: that could not be found out.
+        """
+        text = await self._note.read()
+        if text is None:
+            return ""
+        try:
+            until = datetime.fromisoformat(text["until"])
+        except (KeyError, ValueError) as error:
+            raise Doubt(f"secret {self._note.name} does not say until when") from error
+        if self._now() >= until:
+            return ""
+        return f"paused until {until:%Y-%m-%d %H:%M} UTC ({text.get('why') or 'no reason given'})"
+
+    async def begin(self, length: timedelta, why: str) -> datetime:
+        """Pause from now on; replaces an earlier pause. The time until when.
+
+        Raises:
+            Conflict, Doubt: it was not written down.
+        """
+        until = (self._now() + length).astimezone(UTC)
+        await self._note.write({"until": until.isoformat(), "why": why})
+        return until
+
+    async def end(self) -> None:
+        """Raises Doubt when it may still be there."""
+        await self._note.delete()
+
+
+class FirstPass:
+    """The first pass of a version is dry: what it would do can be read before it does it."""
+
+    def __init__(self, note: Note, version: str) -> None:
+        self._note, self._version = note, version
+        self._known = False
+
+    async def is_news(self) -> bool:
+        """True once for each version, however often the hub restarts.
+
+        Raises:
+            Conflict, Doubt: that could not be found out, or written down.
+        """
+        if self._known:
+            return False
+        text = await self._note.read()
+        if text is not None and text.get("version") == self._version:
+            self._known = True
+            return False
+        await self._note.write({"version": self._version})
+        self._known = True
+        return True
