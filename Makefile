@@ -40,9 +40,9 @@ docs: ## build the documentation, warnings are errors
 	@$(BOOTSTRAP) --only dev
 	$(VENV)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
-bench: ## the benchmarks of benchmarks/
+bench: ## the benchmarks of benchmarks/ (ONLY=homes|sessions; KEEP=1: keep the 10,000 labs for next time)
 	@$(BOOTSTRAP) --only dev
-	@exec $(VENV)/python -m benchmarks
+	@exec $(VENV)/python -m benchmarks $(ONLY) $(if $(KEEP),--keep)
 
 # For maintainers. The lock files must hold nothing of the machine that made them, so every setting
 # of pip's and uv's is taken out of the environment first. UPGRADE=1 moves to the newest versions.

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import sys
 
-from benchmarks import homes
+from benchmarks import homes, sessions
 from tools.cluster import ClusterError, Progress, ensure_up
 
 
 def main() -> int:
     """Bring the cluster up and run every benchmark. Gives the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("only", nargs="?", choices=("homes", "sessions"), help="default: both")
+    parser.add_argument("--keep", action="store_true", help="keep the 10,000 labs for next time")
+    options = parser.parse_args()
     progress = Progress()
     try:
         cluster = ensure_up("bench", "auto", progress)
+        if options.only != "sessions":
+            asyncio.run(homes.run(cluster, progress))
+        if options.only != "homes":
+            asyncio.run(sessions.run(cluster, progress, keep=options.keep))
     except ClusterError as error:
         print(error, file=sys.stderr)
         return 1
-    asyncio.run(homes.run(cluster, progress))
     return 0
 
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import resource
-import statistics
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from typing import Any
 
 from kubernetes_asyncio import client as kube
 from kubernetes_asyncio import config as kube_config
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.measuring import spread, timed, watched
 from jhub_safety.cluster.claims import PAGE, ClaimsApi
 from jhub_safety.owner import Owner
 from jhub_safety.settings import SafetySettings
@@ -34,33 +32,6 @@ LOGINS = 1_000
 ROUNDS = 5
 NAMESPACE = "bench-homes"
 SETTINGS = SafetySettings(earlier_generations=["2017", "kubespawner-6"])
-
-
-@dataclass
-class Stall:
-    """Longest time that the event loop was held, in seconds."""
-
-    longest: float = 0.0
-
-
-@asynccontextmanager
-async def watched() -> Iterator[Stall]:  # type: ignore[misc]
-    """Measure the loop's stalls while the block runs."""
-    stall = Stall()
-
-    async def tick() -> None:
-        while True:
-            before = time.perf_counter()
-            await asyncio.sleep(0.005)
-            stall.longest = max(stall.longest, time.perf_counter() - before - 0.005)
-
-    task = asyncio.create_task(tick())
-    await asyncio.sleep(0.02)
-    stall.longest = 0.0
-    try:
-        yield stall
-    finally:
-        task.cancel()
 
 
 async def run(cluster: ClusterInfo, progress: Progress) -> None:
@@ -120,9 +91,9 @@ def _manifest(number: int) -> kube.V1PersistentVolumeClaim:
 
 async def _floor(api: kube.CoreV1Api) -> None:
     """The bytes of all pages, unparsed but for the token of the next one."""
-    token = None
+    token: str | None = None
     while True:
-        more = {"_continue": token} if token else {}
+        more: dict[str, Any] = {"_continue": token} if token else {}
         response = await api.list_namespaced_persistent_volume_claim(
             NAMESPACE, limit=PAGE, _preload_content=False, **more
         )
@@ -134,21 +105,15 @@ async def _floor(api: kube.CoreV1Api) -> None:
         token = raw[start + 12 : raw.index(b'"', start + 12)].decode()
 
 
-async def _timed(call: Callable[[], Awaitable[object]]) -> float:
-    begin = time.perf_counter()
-    await call()
-    return time.perf_counter() - begin
-
-
 async def _measure(api: kube.CoreV1Api) -> None:
     claims = ClaimsApi(api, NAMESPACE, timeout=60)
     floors, ours, stalls = [], [], []
     index = ClaimIndex()
     for _ in range(ROUNDS):
-        floors.append(await _timed(lambda: _floor(api)))
+        floors.append(await timed(lambda: _floor(api)))
         listing = SharedListing(claims.list, max_age=0)
         async with watched() as stall:
-            ours.append(await _timed(listing.claims))
+            ours.append(await timed(listing.claims))
         stalls.append(stall.longest)
         index = await listing.claims()
 
@@ -169,11 +134,11 @@ async def _measure(api: kube.CoreV1Api) -> None:
     table = Table(title=f"{len(index)} claims, median of {ROUNDS} (min to max)", box=None)
     table.add_column("")
     table.add_column("", justify="right")
-    table.add_row("bare listing, pages read only", _spread(floors))
-    table.add_row("complete listing, parsed and indexed", _spread(ours))
+    table.add_row("bare listing, pages read only", spread(floors))
+    table.add_row("complete listing, parsed and indexed", spread(ours))
     ratios = [mine / floor for mine, floor in zip(ours, floors, strict=True)]
-    table.add_row("ratio, paired", _spread(ratios, "x"))
-    table.add_row("longest loop stall", _spread([1000 * stall for stall in stalls], "ms"))
+    table.add_row("ratio, paired", spread(ratios, "x"))
+    table.add_row("longest loop stall", spread([1000 * stall for stall in stalls], "ms"))
     table.add_row("one decision", f"{1e6 * each:.0f} us")
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in Verdict)
     table.add_row(f"{LOGINS} decisions", counts)
@@ -194,7 +159,3 @@ def _question(number: int) -> Question:
         known=SETTINGS.known_generations(OWN_TEMPLATE, "safe"),
         declared=SETTINGS.declared_generations(OWN_TEMPLATE, "safe"),
     )
-
-
-def _spread(values: list[float], unit: str = "s") -> str:
-    return f"{statistics.median(values):.2f} {unit} ({min(values):.2f} to {max(values):.2f})"

@@ -6,7 +6,9 @@ and needs no token. Nothing listens on the network.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import json
 import logging
 import os
 import secrets
@@ -88,7 +90,9 @@ class ControlSocket:
         self._plans[identifier] = proposal.plan
         while len(self._plans) > KEPT:
             del self._plans[next(iter(self._plans))]
-        return web.json_response({"id": identifier, **proposal.record()})
+        # Of 10,000 servers it takes longer than a request of somebody else may wait.
+        body = await asyncio.to_thread(lambda: json.dumps({"id": identifier, **proposal.record()}))
+        return web.Response(text=body, content_type="application/json")
 
     async def _execute(self, request: web.Request) -> web.Response:
         plan = self._plans.pop(request.match_info["id"], None)

@@ -80,6 +80,8 @@ class Plan:
     title: str
     actions: tuple[Action, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    #: An operator's word stands for sightings that are still missing.
+    on_word: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.actions)
@@ -90,4 +92,5 @@ class Plan:
             "title": self.title,
             "actions": [action.record() for action in self.actions],
             "refusals": [refusal.record() for refusal in self.refusals],
+            "on_word": self.on_word,
         }

@@ -14,9 +14,11 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
-from traitlets import Bool, Enum, Float, List, TraitType, Unicode
+from traitlets import Bool, Enum, Float, HasTraits, Int, List, TraitType, Unicode
 
 from jhub_safety.owner import Owner
+from jhub_safety.sessions.nublado import NubladoInventory
+from jhub_safety.sessions.reconciler import SessionReconciler
 from jhub_safety.settings import SECTION, SafetySettings
 from jhub_safety.volumes.names import BUILT_IN, OWN, Generation, Place
 
@@ -33,6 +35,8 @@ def type_of(trait: TraitType[Any, Any]) -> str:
     """In words for a person who writes YAML or Python."""
     if isinstance(trait, Enum):
         return "one of " + ", ".join(f"``{value}``" for value in trait.values)
+    if isinstance(trait, Int):
+        return f"whole number, at least {trait.min}"
     if isinstance(trait, Float):
         return f"number, at least {trait.min:g}"
     for kind, words in ((Bool, "true or false"), (List, "list of text"), (Unicode, "text")):
@@ -57,11 +61,19 @@ class FromCode(Directive):
 
 
 class Settings(FromCode):
-    """``.. jhub-settings::``"""
+    """``.. jhub-settings:: SECTION``"""
+
+    required_arguments = 1
+    CLASSES: ClassVar[dict[str, type[HasTraits]]] = {
+        SECTION: SafetySettings,
+        "SessionReconciler": SessionReconciler,
+        "NubladoInventory": NubladoInventory,
+    }
 
     def lines(self) -> Iterator[str]:
-        for name, trait in SafetySettings.class_own_traits(config=True).items():
-            yield f".. confval:: {SECTION}.{name}"
+        section = self.arguments[0]
+        for name, trait in self.CLASSES[section].class_own_traits(config=True).items():
+            yield f".. confval:: {section}.{name}"
             yield f"   :type: {type_of(trait)}"
             yield f"   :default: ``{trait.default()!r}``"
             yield ""

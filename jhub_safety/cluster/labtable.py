@@ -7,9 +7,9 @@ A typed LIST of 10,000 labs takes 21.9 s and holds the loop; the table, without 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from kubernetes_asyncio import client as kube
 
@@ -21,9 +21,8 @@ _METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _COLUMNS = ("Name", "Ready", "Status", "IP", "Node")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What kubectl prints of a lab. *ready*: as in ``2/2``; *ip*, *node*: ``<none>`` is empty."""
+class Row(NamedTuple):
+    """What kubectl prints of a lab. *ready*: as in ``2/2``; *ip*, *node*: may be ``<none>``."""
 
     name: str
     ready: str
@@ -66,33 +65,23 @@ async def rows(
     query = [("labelSelector", selector), ("includeObject", "None")]
     call: Any = _get(api, namespace, _TABLE, query)
     table = expect(await ask(call, what, timeout=timeout, large=True), what, "Table")
-    if (table.get("metadata") or {}).get("continue"):
-        raise Doubt(f"{what}: the answer is only a part")
     try:
+        if (table.get("metadata") or {}).get("continue"):
+            raise Doubt(f"{what}: the answer is only a part")
         return tuple(_parse(table))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise Doubt(f"{what}: the table is not whole: {error!r}") from error
 
 
 def _parse(table: dict[str, Any]) -> Iterator[Row]:
     titles = [column["name"] for column in table["columnDefinitions"]]
-    name, ready, status, ip, node = (titles.index(title) for title in _COLUMNS)
+    pick = itemgetter(*(titles.index(title) for title in _COLUMNS))
     # No rows are null in some versions, a list in others.
     for row in table["rows"] or ():
-        cells = row["cells"]
-        yield Row(
-            _text(cells[name]),
-            _text(cells[ready]),
-            _text(cells[status]),
-            _text(cells[ip]).replace("<none>", ""),
-            _text(cells[node]).replace("<none>", ""),
-        )
-
-
-def _text(cell: object) -> str:
-    if not isinstance(cell, str):
-        raise TypeError(f"{cell!r} is no text")
-    return cell
+        found = Row._make(pick(row["cells"]))
+        if set(map(type, found)) != {str}:
+            raise TypeError(f"a row is not all text: {found!r}")
+        yield found
 
 
 async def metadata(

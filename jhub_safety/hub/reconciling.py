@@ -48,7 +48,7 @@ class Watch:
             absences=LabsMixin.absences,
             journal=Journal(Path(journal) if journal else None, log=app.log),
             paused=self.pause.why,
-            is_news=FirstPass(self._note("version"), __version__).is_news,
+            first_pass=FirstPass(self._note("version"), __version__),
         )
         if self._setting("sessions", "enforce") == "observe":
             self.reconciler.dry_run = True
@@ -87,6 +87,7 @@ class Watch:
             component=self._setting("component_label", "singleuser-server"),
             everywhere=bool(self._setting("enable_user_namespaces", False)),
             absences=LabsMixin.absences,
+            timeout=self.reconciler.inventory_timeout,
             count=lambda: int(app.users.count_active_users()["active"]),
             config=app.config,
             log=app.log,

@@ -36,6 +36,7 @@ class RunningHub:
     def __init__(self, app: JupyterHub, inventory: Inventory) -> None:
         self._app = app
         self._inventory = inventory
+        self._known: records.Known = {}
 
     # -- what it knows
 
@@ -45,14 +46,20 @@ class RunningHub:
             return await self._sessions_in_memory()
         connect = self._app.db_kwargs.get("connect_args", {})
         return await asyncio.to_thread(
-            records.read, self._app.db_url, self._inventory.lab_of, connect_args=connect
+            records.read,
+            self._app.db_url,
+            self._inventory.lab_of,
+            self._known,
+            connect_args=connect,
         )
 
     async def _sessions_in_memory(self) -> tuple[Session, ...]:
         # Nobody else can open it. Its own connection, in small steps; the hub commits before it
         # awaits anything, so nothing is rolled back here.
         found: list[Session] = []
-        for step in records.steps(self._app.db.connection(), self._inventory.lab_of, end=False):
+        for step in records.steps(
+            self._app.db.connection(), self._inventory.lab_of, self._known, end=False
+        ):
             found += step
             await asyncio.sleep(0)
         return tuple(found)

@@ -61,10 +61,12 @@ class Executor:
         }
 
     async def execute(self, plan: Plan) -> tuple[Outcome, ...]:
-        return tuple([await self._one(action) for action in plan.actions])
+        return tuple([await self._one(action, on_word=plan.on_word) for action in plan.actions])
 
-    async def _one(self, action: Action) -> Outcome:
+    async def _one(self, action: Action, *, on_word: bool) -> Outcome:
         try:
+            if on_word and (session := await self._session(action)) is not None:
+                self._inventory.trust(session)
             outcome = await self._by_kind[action.kind](action)
         except (Conflict, Doubt) as error:
             outcome = f"failed: {error}"
@@ -137,6 +139,9 @@ class Executor:
         session = await self._session(action)
         if session is None:
             return f"{UNCHANGED}: the session has ended"
+        if not session.lab:
+            await self._hub.clear(session, "an administrator ended it")
+            return DONE
         self._inventory.trust(session)
         sighting = await self._inventory.look(session)
         if sighting.presence is Presence.DOUBT:

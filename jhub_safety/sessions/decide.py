@@ -54,40 +54,58 @@ def decide(seen: Observation, rules: Rules, hub: str, *, everything: bool = Fals
     """
     counts: Counter[Verdict] = Counter()
     findings: list[Finding] = []
-    for session in seen.sessions:
-        finding = _of_session(session, seen, rules, everything)
-        if finding is None:
-            counts[Verdict.IN_STEP] += 1
-        else:
-            findings.append(finding)
+    rest = seen.sessions if everything else _odd_ones(seen)
+    findings.extend(_of_session(session, seen, rules) for session in rest)
+    counts[Verdict.IN_STEP] = len(seen.sessions) - len(rest)
     findings.extend(_of_labs(seen, hub))
     findings.extend(_of_routes(seen))
     counts.update(finding.verdict for finding in findings)
-    return Judgement(dict(counts), tuple(findings), _plan(findings, seen, rules))
+    return Judgement(dict(+counts), tuple(findings), _plan(findings, seen, rules))
 
 
 # -- sessions
 
 
-def _of_session(
-    session: Session, seen: Observation, rules: Rules, everything: bool
-) -> Finding | None:
+def _odd_ones(seen: Observation) -> list[Session]:
+    """Sessions that are not in step at first sight.
+
+    Of 10,000 sessions nearly all are, and it is for these that a pass has no time.
+    """
+    labs_of, live_of, route_of = seen.listing.labs.get, None, None
+    if seen.live is not None:
+        live_of = seen.live.get
+        route_of = None if seen.routes is None else seen.routes.get
+    odd = []
+    for session in seen.sessions:
+        server, address = session.server, session.address
+        labs = labs_of(session.lab)
+        if labs is not None and len(labs) == 1:
+            lab = labs[0]
+            live = _IDLE if live_of is None else live_of(server)
+            if (
+                lab.state is LabState.RUNNING
+                and lab.ready
+                and live is not None
+                and live.ready
+                and not live.pending
+                and (address.rpartition(":")[0] == lab.ip or _same_address(session, lab))
+                and (
+                    route_of is None
+                    or (route := route_of(server)) == "http://" + address
+                    or _leads_to(route, session)
+                )
+            ):
+                continue
+        odd.append(session)
+    return odd
+
+
+def _of_session(session: Session, seen: Observation, rules: Rules) -> Finding:
     server = session.server
     live = _IDLE if seen.live is None else seen.live.get(server, Live())
     labs = seen.listing.labs.get(session.lab, ())
     lab = labs[0] if len(labs) == 1 else None
     route = None if seen.routes is None else seen.routes.get(server)
-    if (
-        not everything
-        and lab is not None
-        and lab.state is LabState.RUNNING
-        and lab.ready
-        and live.ready
-        and not live.pending
-        and (seen.routes is None or seen.live is None or _leads_to(route, session))
-        and _same_address(session, lab)
-    ):
-        return None
     verdict, why = _judge(session, labs, live, route, seen, rules)
     return Finding(verdict, server, why, session, lab, None, live, route)
 
@@ -171,7 +189,8 @@ def _of_labs(seen: Observation, hub: str) -> Iterator[Finding]:
     owned: Counter[Server] = Counter()
     for (_, name), identity in seen.identities.items():
         by_name[name].append(identity)
-        if identity.server is not None and _alive(seen, name):
+        ours = identity.hub in (None, hub)
+        if identity.server is not None and ours and _alive(seen, name):
             owned[identity.server] += 1
     for name, labs in seen.listing.labs.items():
         if name in named:
@@ -204,8 +223,9 @@ def _of_lab(
         return found(Verdict.FOREIGN, f"lab {lab.name} names no user")
     if identity.hub not in (None, hub):
         return found(Verdict.FOREIGN, f"lab {lab.name} is hub {identity.hub}'s")
-    if live is not None and (live.pending or live.ready):
-        return found(Verdict.BUSY, f"lab {lab.name}: the hub is busy with it ({live.pending})")
+    # A session that was made after the rows were read is ready already.
+    if live is not None and (live.pending or (live.ready and server not in running)):
+        return found(Verdict.BUSY, f"lab {lab.name}: the hub is busy with {server}")
     if lab.state is LabState.TERMINATING:
         return found(Verdict.TERMINATING, f"lab {lab.name} is being deleted")
     if lab.state is LabState.ENDED:

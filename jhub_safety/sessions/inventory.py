@@ -20,6 +20,9 @@ class Inventory(LoggingConfigurable):  # type: ignore[misc]
     of these methods answers wholly or raises :class:`~jhub_safety.errors.Doubt`.
     """
 
+    #: Whether :meth:`take` goes by the sessions it is given; otherwise both are read at once.
+    needs_sessions = True
+
     @abstractmethod
     def lab_of(self, user: str, server: str, state: Mapping[str, Any]) -> tuple[str, str] | None:
         """How this inventory calls a server's lab: name and namespace ("" where there is none).

@@ -39,9 +39,12 @@ _PENDING = frozenset(
         "ErrImageNeverPull",
         "InvalidImageName",
         "RegistryUnavailable",
+        "SignatureValidationFailed",
         "ImageInspectError",
         "CreateContainerConfigError",
         "CreateContainerError",
+        "PreCreateHookError",
+        "PreStartHookError",
     }
 )
 #: "NotReady": its main container has ended, another still runs. A live read tells.
@@ -57,7 +60,7 @@ def state_of(status: str) -> LabState:
     """
     if status == "Terminating":
         return LabState.TERMINATING
-    if status == "Unknown":
+    if status in ("Unknown", "NodeLost"):
         return LabState.LOST
     if status in _PENDING or status.startswith("Init:"):
         return LabState.PENDING
@@ -73,15 +76,17 @@ def parse(row: labtable.Row, namespace: str) -> Lab:
         name=row.name,
         state=state_of(row.status),
         words=row.status,
-        ready=ready == wanted != "0",
+        ready=ready == wanted and wanted not in ("", "0"),
         namespace=namespace,
-        ip=row.ip,
-        node=row.node,
+        ip=row.ip.replace("<none>", ""),
+        node=row.node.replace("<none>", ""),
     )
 
 
 class KubernetesInventory(Inventory):
     """Labs of one namespace, or of all with ``enable_user_namespaces``."""
+
+    needs_sessions = False
 
     def __init__(
         self,
@@ -106,6 +111,8 @@ class KubernetesInventory(Inventory):
         self._absences = absences or Absences()
         self._count = count
         self._timeout = timeout
+        #: By their rows of the latest listing.
+        self._labs: dict[labtable.Row, tuple[Lab]] = {}
         #: By namespace and name. A lab that takes over a name is read again before it is touched.
         self._known: dict[tuple[str, str], LabIdentity] = {}
 
@@ -116,13 +123,22 @@ class KubernetesInventory(Inventory):
         return name, namespace if isinstance(namespace, str) else self._home
 
     async def take(self, _sessions: Collection[Session]) -> Listing:
-        found: defaultdict[str, tuple[Lab, ...]] = defaultdict(tuple)
         rows = await labtable.rows(
             self._api, self._namespace, self._selector, timeout=self._timeout
         )
-        for row in rows:
-            found[row.name] += (parse(row, self._namespace or ""),)
-        return Listing(MappingProxyType(dict(found)))
+        return await asyncio.to_thread(self._listing, rows)
+
+    def _listing(self, rows: tuple[labtable.Row, ...]) -> Listing:
+        former, namespace = self._labs, self._namespace or ""
+        # Most are as they were at the pass before.
+        self._labs = {row: former.get(row) or (parse(row, namespace),) for row in rows}
+        found: dict[str, tuple[Lab, ...]] = {row.name: labs for row, labs in self._labs.items()}
+        if len(found) < len(rows):
+            several: defaultdict[str, tuple[Lab, ...]] = defaultdict(tuple)
+            for row in rows:
+                several[row.name] += self._labs[row]
+            found = dict(several)
+        return Listing(MappingProxyType(found))
 
     async def look(self, session: Session) -> Sighting:
         return await look(

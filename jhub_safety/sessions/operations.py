@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jhub_safety.errors import Doubt
@@ -63,7 +63,7 @@ class Operations:
         return Proposal(
             judgement.findings,
             judgement.counts,
-            judgement.plan,
+            replace(judgement.plan, on_word=over_cap),
             seen.live is not None,
             await self._reconciler.why_dry(),
         )

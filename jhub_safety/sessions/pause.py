@@ -57,17 +57,22 @@ class FirstPass:
         self._known = False
 
     async def is_news(self) -> bool:
-        """True once for each version, however often the hub restarts.
+        """True until a pass of this version was whole, however often the hub restarts.
 
         Raises:
-            Conflict, Doubt: that could not be found out, or written down.
+            Doubt: that could not be found out.
         """
-        if self._known:
-            return False
-        text = await self._note.read()
-        if text is not None and text.get("version") == self._version:
+        if not self._known:
+            text = await self._note.read()
+            self._known = text is not None and text.get("version") == self._version
+        return not self._known
+
+    async def done(self) -> None:
+        """A whole pass of this version said what it would do.
+
+        Raises:
+            Conflict, Doubt: that was not written down; the next pass is dry, too.
+        """
+        if not self._known:
+            await self._note.write({"version": self._version})
             self._known = True
-            return False
-        await self._note.write({"version": self._version})
-        self._known = True
-        return True

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from jhub_safety import metrics
 from jhub_safety.cluster.labs import Lab, LabsApi
 from jhub_safety.errors import Doubt
 from jhub_safety.sessions.absence import Absences
@@ -76,12 +77,14 @@ async def look(
             absences.seen(key)
             return Sighting(classify(lab), lab)
         if not await place_is_proven():
+            metrics.LAB_DOUBTS.inc()
             return Sighting(
                 Presence.DOUBT,
                 why=f"lab {name} was not found, but nothing proves that namespace "
                 f"{labs.namespace} of this cluster is the one where it was started",
             )
     except Doubt as doubt:
+        metrics.LAB_DOUBTS.inc()
         return Sighting(Presence.DOUBT, why=str(doubt))
     if absences.missed(key, sessions()):
         return Sighting(Presence.GONE)

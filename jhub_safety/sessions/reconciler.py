@@ -13,7 +13,7 @@ from traitlets.config import LoggingConfigurable
 from traitlets.utils.importstring import import_item
 
 from jhub_safety import metrics
-from jhub_safety.errors import Doubt
+from jhub_safety.errors import Conflict, Doubt
 from jhub_safety.journal import Journal
 from jhub_safety.plan import Plan
 from jhub_safety.sessions.absence import APART, Absences
@@ -33,6 +33,7 @@ from jhub_safety.sessions.model import (
     Session,
     Verdict,
 )
+from jhub_safety.sessions.pause import FirstPass
 from jhub_safety.sessions.report import Report, Since
 
 #: Deletions of orphans within this many seconds count for the cap.
@@ -124,8 +125,8 @@ class SessionReconciler(LoggingConfigurable):  # type: ignore[misc]
         "jhub_safety.sessions.kubernetes.KubernetesInventory",
         config=True,
         help="""
-        Where labs are asked for: dotted path of an
-        :class:`~jhub_safety.sessions.inventory.Inventory`.
+        Where labs are asked for: dotted path of a subclass of
+        ``jhub_safety.sessions.inventory.Inventory``.
 
         .. versionadded:: 0.1
         """,
@@ -172,7 +173,7 @@ class SessionReconciler(LoggingConfigurable):  # type: ignore[misc]
         absences: Absences,
         journal: Journal,
         paused: Callable[[], Awaitable[str]],
-        is_news: Callable[[], Awaitable[bool]],
+        first_pass: FirstPass | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> Self:
         """Give it what it compares; before the first pass.
@@ -180,12 +181,13 @@ class SessionReconciler(LoggingConfigurable):  # type: ignore[misc]
         Args:
             label: value of this hub's label on labs.
             paused: why nothing may be done just now, or "".
-            is_news: True once for each version of this library that the hub runs.
+            first_pass: of each version of this library, which changes nothing; None: there is
+                no such thing here.
             clock: seconds that only grow.
         """
         self._hub, self._inventory, self._label = hub, inventory, label
         self._absences = absences
-        self._paused, self._is_news = paused, is_news
+        self._paused, self._first_pass = paused, first_pass
         self._clock = clock
         self._executor = Executor(hub, inventory, journal, self.log)
         self._pending = Since(clock)
@@ -231,6 +233,7 @@ class SessionReconciler(LoggingConfigurable):  # type: ignore[misc]
             judgement = await self.judge(seen, everything=everything)
             dry = dry or await self.why_dry()
             outcomes = () if dry else await self._act(judgement.plan)
+            await self._first_pass_is_done()
             report = Report(datetime.now(UTC), self._clock() - started, judgement, dry, outcomes)
             self.last = report
             self._tell(report)
@@ -245,24 +248,23 @@ class SessionReconciler(LoggingConfigurable):  # type: ignore[misc]
     async def survey(self, *, over_cap: bool = False, count: bool = True) -> Observation:
         """Read the three records.
 
-        Sessions first: a lab that stops meanwhile is missing once, which is no harm; one that
-        starts meanwhile is pending in the hub's memory, which is read last.
+        Sessions and labs at the same time, the hub's memory after them: what starts or stops
+        meanwhile is pending there, or is missing once, which is no harm.
 
         *count*: what is missing counts as seen missing once more.
 
         Raises:
             Doubt: sessions or labs could not be read whole.
         """
-        sessions = await self._hub.sessions()
-        listing = await self._inventory.take(sessions)
+        sessions, listing = await self._rows_and_labs()
+        live = await self._hub.live()
         missing = await asyncio.to_thread(
-            self._missing, sessions, listing, over_cap=over_cap, count=count
+            self._missing, sessions, listing, live, over_cap=over_cap, count=count
         )
         identities = await self._inventory.identify(_unnamed(sessions, listing))
         routes = await self._hub.routes()
-        live = await self._hub.live()
         unnamed = {(*key, one.uid) for key, one in identities.items()}
-        pending = await asyncio.to_thread(_pending, sessions, listing, live)
+        pending = _pending(sessions, listing, live)
         return Observation(
             sessions,
             listing,
@@ -279,23 +281,42 @@ class SessionReconciler(LoggingConfigurable):  # type: ignore[misc]
         """The hub's own records; no lab is asked for. Raises Doubt."""
         return await self._hub.sessions(), await self._hub.live()
 
+    async def _rows_and_labs(self) -> tuple[tuple[Session, ...], Listing]:
+        if not self._inventory.needs_sessions:
+            async with asyncio.TaskGroup() as group:
+                rows = group.create_task(self._hub.sessions())
+                labs = group.create_task(self._inventory.take(()))
+            return rows.result(), labs.result()
+        sessions = await self._hub.sessions()
+        return sessions, await self._inventory.take(sessions)
+
     def _missing(
-        self, sessions: tuple[Session, ...], listing: Listing, *, over_cap: bool, count: bool
+        self,
+        sessions: tuple[Session, ...],
+        listing: Listing,
+        live: Mapping[Server, Live] | None,
+        *,
+        over_cap: bool,
+        count: bool,
     ) -> frozenset[Server]:
         """Count what is missing; those that one more live answer may end."""
-        keys = {f"{one.namespace}/{one.lab}": one for one in sessions if one.lab}
+        there = listing.labs
         for key in self._absences.suspected():
-            if key in keys and keys[key].lab in listing.labs:
+            # Names are one hub's own; a lab of that name elsewhere is no proof of this one's end.
+            if key.partition("/")[2] in there:
                 self._absences.seen(key)
-        gone = [key for key, one in keys.items() if one.lab not in listing.labs]
-        for key in gone:
-            if over_cap:
-                self._absences.take_word(key)
+        due = set()
+        for one in sessions:
+            if one.lab in there or not one.lab:
+                continue
+            if live is not None and one.server in live and live[one.server].pending:
+                continue  # the hub itself is looking, or there is no lab yet
+            key = f"{one.namespace}/{one.lab}"
             if count:
                 self._absences.missing(key)
-        return frozenset(
-            keys[key].server for key in gone if self._absences.is_due(key, len(sessions))
-        )
+            if over_cap or self._absences.is_due(key, len(sessions)):
+                due.add(one.server)
+        return frozenset(due)
 
     def _rules(self, sessions: int) -> Rules:
         now = self._clock()
@@ -316,12 +337,20 @@ class SessionReconciler(LoggingConfigurable):  # type: ignore[misc]
         try:
             if why := await self._paused():
                 return why
-            if await self._is_news():
+            if self._first_pass is not None and await self._first_pass.is_news():
                 return "the first pass of this version of jhub-safety"
         except Doubt as doubt:
             # Somebody may have paused it.
             return f"whether it is paused is not known ({doubt})"
         return ""
+
+    async def _first_pass_is_done(self) -> None:
+        if self._first_pass is None:
+            return
+        try:
+            await self._first_pass.done()
+        except (Conflict, Doubt) as error:
+            self.log.warning("The next pass changes nothing, either: %s", error)
 
     async def execute(self, plan: Plan) -> tuple[Outcome, ...]:
         """Carry out a plan on an operator's word, when no pass runs."""
@@ -365,9 +394,6 @@ def _unnamed(sessions: tuple[Session, ...], listing: Listing) -> list[Any]:
 def _pending(
     sessions: tuple[Session, ...], listing: Listing, live: Mapping[Server, Live] | None
 ) -> set[Server]:
-    pending = {server for server, one in (live or {}).items() if one.pending}
-    for session in sessions:
-        labs = listing.labs.get(session.lab, ())
-        if len(labs) == 1 and labs[0].state is LabState.PENDING:
-            pending.add(session.server)
-    return pending
+    waiting = {name for name, labs in listing.labs.items() if labs[0].state is LabState.PENDING}
+    busy = {server for server, one in (live or {}).items() if one.pending}
+    return busy | {one.server for one in sessions if one.lab in waiting} if waiting else busy

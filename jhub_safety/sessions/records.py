@@ -10,8 +10,10 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import (
+    URL,
     Connection,
     DateTime,
     Integer,
@@ -77,19 +79,38 @@ def unpack(state: str | None) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+#: Sessions by the row they were made of. Most rows are those of the pass before; making 10,000
+#: sessions anew, each with a JSON of its own, costs more than all the rest of a pass.
+Known = dict[Any, Session]
+
+
 def steps(
-    connection: Connection, lab_of: LabOf, *, step: int = STEP, end: bool = True
+    connection: Connection,
+    lab_of: LabOf,
+    known: Known | None = None,
+    *,
+    step: int = STEP,
+    end: bool = True,
 ) -> Iterator[list[Session]]:
     """Sessions of running servers, *step* rows at a time; each step is a statement of its own.
 
-    *end*: also a transaction of its own, so that nothing is held between two steps.
+    *known*: from the pass before; holds those of this one afterwards. *end*: also a transaction
+    of its own, so that nothing is held between two steps.
     """
+    former = dict(known or {})
+    if known is not None:
+        known.clear()
     last = 0
     while True:
-        found = connection.execute(_ACTIVE.where(_SPAWNERS.c.id > last).limit(step)).all()
+        rows = connection.execute(_ACTIVE.where(_SPAWNERS.c.id > last).limit(step))
+        # Comparing SQLAlchemy's own rows costs as much as reading them.
+        found = [tuple(row) for row in rows]
         if end:
             connection.rollback()
-        yield [_session(row, lab_of) for row in found]
+        made = [former.get(row) or _session(row, lab_of) for row in found]
+        if known is not None:
+            known.update(zip(found, made, strict=True))
+        yield made
         if len(found) < step:
             return
         last = found[-1][0]
@@ -101,34 +122,57 @@ def _session(row: Any, lab_of: LabOf) -> Session:
     state = unpack(packed)
     lab, namespace = lab_of(user, name, state) or ("", "")
     place, claim = state.get(PLACE), state.get("pvc_name")
+    # As in the proxy's routes (jupyterhub.objects.Server.host).
+    host = f"[{ip}]" if ip and ":" in ip else ip
     return Session(
         server=Server(user, name),
         lab=lab,
         namespace=namespace,
-        address=f"{ip}:{port}" if ip else "",
+        address=f"{host}:{port}" if ip else "",
         place=place if isinstance(place, str) else None,
         claim=claim if isinstance(claim, str) else None,
         started=started.replace(tzinfo=UTC) if isinstance(started, datetime) else None,
     )
 
 
-def read(url: str, lab_of: LabOf, **engine: Any) -> tuple[Session, ...]:
-    """Every session of the database at *url*; blocking, for a thread.
+def read(url: str, lab_of: LabOf, known: Known | None = None, **engine: Any) -> tuple[Session, ...]:
+    """Every session of the database at *url*; blocking, for a thread. *known*: as in steps.
 
     Raises:
         Doubt: the database could not be read.
     """
     try:
-        # SQLite would make a file that is not there.
-        made = create_engine(make_url(url), **{**engine, "poolclass": NullPool})
+        made = create_engine(_read_only(make_url(url)), **{**engine, "poolclass": NullPool})
         try:
             with made.connect() as connection:
-                return tuple(one for step in steps(connection, lab_of) for one in step)
+                return tuple(one for step in steps(connection, lab_of, known) for one in step)
         finally:
             made.dispose()
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, ImportError) as error:
         # Its text may hold statements and parameters.
         raise Doubt(f"the hub's database cannot be read: {type(error).__name__}") from error
+
+
+def check(url: str) -> None:
+    """Raises Doubt when there is no hub's database at *url*; none is made. Blocking."""
+    try:
+        made = create_engine(_read_only(make_url(url)), poolclass=NullPool)
+        try:
+            with made.connect() as connection:
+                connection.execute(_ACTIVE.limit(1)).all()
+        finally:
+            made.dispose()
+    except (SQLAlchemyError, ImportError) as error:
+        raise Doubt(f"the hub's database cannot be read: {type(error).__name__}") from error
+
+
+def _read_only(url: URL) -> URL:
+    """Opened as usual, a SQLite file that is not there is made: an empty hub database."""
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        return url
+    if url.database.startswith("file:"):
+        return url.update_query_dict({"mode": "ro"})
+    return make_url(f"sqlite:///file:{quote(url.database)}?mode=ro&uri=true")
 
 
 def read_one(connection: Connection, server: Server, lab_of: LabOf) -> Session | None:

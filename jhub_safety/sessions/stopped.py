@@ -16,6 +16,7 @@ from jhub_safety.errors import Conflict, Doubt
 from jhub_safety.sessions import records
 from jhub_safety.sessions.inventory import Inventory
 from jhub_safety.sessions.model import LabIdentity, Live, Server, Session
+from jhub_safety.sessions.presence import Presence
 
 
 @contextmanager
@@ -25,6 +26,8 @@ def database_of(url: str) -> Iterator[Database]:
     Raises:
         Doubt: the database cannot be used.
     """
+    # JupyterHub makes a whole database where there is none; a hub would start on the empty one.
+    records.check(url)
     try:
         made = orm.new_session_factory(url)()
         try:
@@ -77,6 +80,8 @@ class StoppedHub:
 
     async def stop(self, session: Session, why: str) -> None:
         sighting = await self._inventory.look(session)
+        if sighting.presence is Presence.DOUBT:
+            raise Doubt(f"{sighting.why}. Nothing was changed")
         if sighting.lab is not None:
             identity = LabIdentity(sighting.lab.uid, session.namespace, session.server)
             await self._inventory.delete(identity, session.lab)

@@ -59,7 +59,13 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
             continue
 
 
-def output(argv: Sequence[str | Path], *, what: str, timeout: float = 60.0) -> str:
+def output(
+    argv: Sequence[str | Path],
+    *,
+    what: str,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 60.0,
+) -> str:
     """The standard output of a short program; ClusterError with its error output otherwise."""
     try:
         done = subprocess.run(
@@ -67,6 +73,7 @@ def output(argv: Sequence[str | Path], *, what: str, timeout: float = 60.0) -> s
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            env=dict(env) if env is not None else None,
             timeout=timeout,
             check=False,
         )
