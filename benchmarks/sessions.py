@@ -13,7 +13,7 @@ import gc
 import json
 import tempfile
 import tracemalloc
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -81,6 +81,10 @@ class BenchHub:
     async def sessions(self) -> tuple[Session, ...]:
         inventory: KubernetesInventory = self._world.kept["inventory"]
         return await asyncio.to_thread(records.read, self._world.url, inventory.lab_of, self._known)
+
+    async def known_users(self, names: Collection[str]) -> frozenset[str]:
+        with self._world.engine.connect() as connection:
+            return records.known_users(connection, names)
 
     async def routes(self) -> Mapping[Server, str]:
         return self._world.routes

@@ -54,5 +54,9 @@ c.SafeKubeSpawner.hub_name = "jhub"
 # matter for claims without owner annotations alone. Leave it empty when in doubt.
 c.SafeKubeSpawner.earlier_generations = []
 
+# What to do about a lab that runs and that no session names, for example after a lost database:
+# "report" it, "relink" it to its user while it goes on running, or "delete" it after a day.
+c.SessionReconciler.orphans = "report"
+
 # The one call. It may stand anywhere; settings are checked when all configuration is loaded.
 jhub_safety.setup(c)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from functools import wraps
 from pathlib import Path
 from typing import Any, cast
@@ -95,6 +96,11 @@ class Watch:
         return made
 
     async def begin(self) -> None:
+        # The modules of a hub with kubernetes_asyncio are over a million objects. Each of
+        # Python's full collections walks them, and holds the loop for 150 ms and more: what is
+        # there now stays to the end, and is not looked at again.
+        gc.collect()
+        gc.freeze()
         try:
             await self._control.open()
         except OSError as error:

@@ -7,7 +7,7 @@ application's private corners.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from jupyterhub import orm
@@ -67,6 +67,9 @@ class RunningHub:
     async def session(self, server: Server) -> Session | None:
         return records.read_one(self._app.db.connection(), server, self._inventory.lab_of)
 
+    async def known_users(self, names: Collection[str]) -> frozenset[str]:
+        return records.known_users(self._app.db.connection(), names)
+
     async def live(self) -> Mapping[Server, Live]:
         found: dict[Server, Live] = {}
         for number, user in enumerate(list(self._app.users.values())):
@@ -116,10 +119,17 @@ class RunningHub:
         if user is None or server.name not in user.orm_spawners:
             return
         spawner = user.spawners[server.name]
-        if spawner.pending:
-            raise Conflict(f"{spawner._log_name} is pending {spawner.pending}")
         if spawner.server is None:
             return
+        if spawner.pending == "check" and not leave_lab and isinstance(spawner, StartsMixin):
+            # The hub's own check then goes on to stop it, cleanly.
+            spawner.ended = why
+            spawner.given_up.set()
+            if not await self._lets_go(spawner, "check"):
+                raise Conflict(f"{spawner._log_name} is still being stopped")
+            return
+        if spawner.pending:
+            raise Conflict(f"{spawner._log_name} is pending {spawner.pending}")
         self._app.log.warning("Ending the session of %s: %s", server, why)
         # Before anything is awaited: nobody starts or stops it meanwhile.
         spawner._stop_pending = True
@@ -226,6 +236,3 @@ class RunningHub:
         await maybe_future(self._app.authenticator.delete_user(user))
         await user.delete_spawners()
         self._app.users.delete(user)
-
-    def knows_user(self, name: str) -> bool:
-        return orm.User.find(self._app.db, name) is not None

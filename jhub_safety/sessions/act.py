@@ -108,7 +108,8 @@ class Executor:
         if self._hub.pending(session.server) not in ("", "check"):
             return f"{UNCHANGED}: the hub is busy with it"
         sighting = await self._inventory.look(session)
-        if sighting.lab is None or sighting.lab.phase != "Pending":
+        lab = sighting.lab if sighting.presence is Presence.ALIVE else None
+        if lab is None or lab.phase != "Pending":
             return f"{UNCHANGED}: the lab is not pending any more"
         await self._hub.stop(session, action.reason)
         return DONE

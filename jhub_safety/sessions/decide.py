@@ -234,7 +234,9 @@ def _of_lab(
         return found(Verdict.TWO_LABS, f"lab {lab.name} runs beside the lab of its session")
     if owned[server] > 1:
         return found(Verdict.TWO_LABS, f"lab {lab.name} is one of {owned[server]}; no session")
-    return found(Verdict.ORPHAN, f"lab {lab.name} runs, and no session names it")
+    known = seen.users is None or server.user in seen.users
+    unknown = "" if known else "; the hub knows no user of that name"
+    return found(Verdict.ORPHAN, f"lab {lab.name} runs, and no session names it{unknown}")
 
 
 # -- routes
@@ -292,7 +294,13 @@ def _action(finding: Finding, seen: Observation, rules: Rules) -> Action | None:
     if finding.verdict is not Verdict.ORPHAN or lab is None or identity is None:
         return None
     seconds = seen.orphan_for.get((identity.namespace, lab.name, identity.uid), 0.0)
-    relink = rules.orphans == "relink" and lab.state is LabState.RUNNING
+    owner = identity.server.user if identity.server else ""
+    relink = (
+        rules.orphans == "relink"
+        and lab.state is LabState.RUNNING
+        # They have not logged in since the hub's database was lost.
+        and (seen.users is None or owner in seen.users)
+    )
     if relink and seconds >= rules.settled:
         return _on_lab("relink-lab", finding, lab, identity)
     if rules.orphans == "delete" and seconds >= max(rules.settled, rules.orphan_age):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from jhub_safety.sessions.model import LabIdentity, Live, Server, Session
@@ -21,6 +21,9 @@ class Hub(Protocol):
 
     async def session(self, server: Server) -> Session | None:
         """This server's session as it is now; None when it has none."""
+
+    async def known_users(self, names: Collection[str]) -> frozenset[str]:
+        """Those of these names that the hub has a user of."""
 
     async def live(self) -> Mapping[Server, Live] | None:
         """What the hub has in memory; None when none runs."""

@@ -114,7 +114,7 @@ class KubernetesInventory(Inventory):
         #: By their rows of the latest listing.
         self._labs: dict[labtable.Row, tuple[Lab]] = {}
         #: By namespace and name. A lab that takes over a name is read again before it is touched.
-        self._known: dict[tuple[str, str], LabIdentity] = {}
+        self._known: dict[tuple[str, str], tuple[Lab, LabIdentity]] = {}
 
     def lab_of(self, _user: str, _server: str, state: Mapping[str, Any]) -> tuple[str, str] | None:
         name, namespace = state.get("pod_name"), state.get("namespace")
@@ -162,9 +162,10 @@ class KubernetesInventory(Inventory):
         return uid is not None
 
     async def identify(self, labs: Collection[Lab]) -> Mapping[tuple[str, str], LabIdentity]:
-        names = {lab.name for lab in labs}
-        self._known = {key: one for key, one in self._known.items() if key[1] in names}
-        unknown = names - {name for _, name in self._known}
+        seen = {lab.name: lab for lab in labs}
+        # Read again when anything of it has changed: it may be another of that name.
+        self._known = {key: one for key, one in self._known.items() if seen.get(key[1]) == one[0]}
+        unknown = seen.keys() - {name for _, name in self._known}
         limit = asyncio.Semaphore(AT_ONCE)
 
         async def ask(name: str) -> None:
@@ -178,10 +179,10 @@ class KubernetesInventory(Inventory):
                     return
             for item in found:
                 one = _identity(item)
-                self._known[one.namespace, name] = one
+                self._known[one.namespace, name] = seen[name], one
 
         await asyncio.gather(*map(ask, unknown))
-        return dict(self._known)
+        return {key: identity for key, (_, identity) in self._known.items()}
 
     async def read(self, namespace: str, name: str) -> Pod | None:
         """One lab whole, its environment included; for a relink.
@@ -189,6 +190,7 @@ class KubernetesInventory(Inventory):
         Raises:
             Doubt: it could not be read.
         """
+        self._known.pop((namespace, name), None)
         return await LabsApi(self._api, namespace, timeout=self._timeout).read(name)
 
     def trust(self, session: Session) -> None:
@@ -197,7 +199,10 @@ class KubernetesInventory(Inventory):
     async def delete(self, identity: LabIdentity, name: str) -> None:
         labs = LabsApi(self._api, identity.namespace, timeout=self._timeout)
         lab = await labs.read(name)
-        if lab is None or lab.uid != identity.uid:
+        if lab is not None and lab.uid != identity.uid:
+            self._known.pop((identity.namespace, name), None)
+            raise Conflict(f"lab {name} is another one by now")
+        if lab is None:
             return
         await labs.delete(lab, grace=None)
         try:

@@ -181,6 +181,8 @@ class Observation:
     identities: Mapping[tuple[str, str], LabIdentity] = field(
         default_factory=lambda: MappingProxyType({})
     )
+    #: Users, among those whom labs name, whom the hub knows; None: not asked.
+    users: frozenset[str] | None = None
     #: Stale sessions that may be acted upon: seen missing often and long enough.
     due: frozenset[Server] = frozenset()
     #: More are missing than is plausible; none of them is due before its third sighting.

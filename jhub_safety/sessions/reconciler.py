@@ -17,7 +17,7 @@ from jhub_safety.errors import Conflict, Doubt
 from jhub_safety.journal import Journal
 from jhub_safety.plan import Plan
 from jhub_safety.sessions.absence import APART, Absences
-from jhub_safety.sessions.act import Executor, Outcome
+from jhub_safety.sessions.act import UNCHANGED, Executor, Outcome
 from jhub_safety.sessions.decide import decide
 from jhub_safety.sessions.hub import Hub
 from jhub_safety.sessions.inventory import Inventory
@@ -262,6 +262,9 @@ class SessionReconciler(LoggingConfigurable):  # type: ignore[misc]
             self._missing, sessions, listing, live, over_cap=over_cap, count=count
         )
         identities = await self._inventory.identify(_unnamed(sessions, listing))
+        users = await self._hub.known_users(
+            {one.server.user for one in identities.values() if one.server is not None}
+        )
         routes = await self._hub.routes()
         unnamed = {(*key, one.uid) for key, one in identities.items()}
         pending = _pending(sessions, listing, live)
@@ -271,6 +274,7 @@ class SessionReconciler(LoggingConfigurable):  # type: ignore[misc]
             live,
             routes,
             identities,
+            users,
             due=missing,
             over_cap=self._absences.over_cap(len(sessions)),
             pending_for=self._pending.update(pending),
@@ -283,10 +287,14 @@ class SessionReconciler(LoggingConfigurable):  # type: ignore[misc]
 
     async def _rows_and_labs(self) -> tuple[tuple[Session, ...], Listing]:
         if not self._inventory.needs_sessions:
-            async with asyncio.TaskGroup() as group:
-                rows = group.create_task(self._hub.sessions())
-                labs = group.create_task(self._inventory.take(()))
-            return rows.result(), labs.result()
+            rows = asyncio.ensure_future(self._hub.sessions())
+            labs = asyncio.ensure_future(self._inventory.take(()))
+            try:
+                # No TaskGroup: it would wrap Doubt.
+                return await asyncio.gather(rows, labs)
+            finally:
+                rows.cancel()
+                labs.cancel()
         sessions = await self._hub.sessions()
         return sessions, await self._inventory.take(sessions)
 
@@ -360,7 +368,7 @@ class SessionReconciler(LoggingConfigurable):  # type: ignore[misc]
     async def _act(self, plan: Plan) -> tuple[Outcome, ...]:
         outcomes = await self._executor.execute(plan)
         self._deleted += [
-            self._clock() for one in outcomes if one.action.kind == "delete-lab" and not one.failed
+            self._clock() for one in outcomes if one.action.kind == "delete-lab" and not one.outcome.startswith(UNCHANGED)
         ]
         return outcomes
 

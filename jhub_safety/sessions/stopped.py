@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
@@ -63,6 +63,12 @@ class StoppedHub:
     async def session(self, server: Server) -> Session | None:
         found: Session | None = await self._run(
             lambda database: records.read_one(database.connection(), server, self._inventory.lab_of)
+        )
+        return found
+
+    async def known_users(self, names: Collection[str]) -> frozenset[str]:
+        found: frozenset[str] = await self._run(
+            lambda database: records.known_users(database.connection(), names)
         )
         return found
 

@@ -12,7 +12,8 @@ from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
 from jhub_safety import hubconfig
-from jhub_safety.hub import check_settings, safe_class
+from jhub_safety.hub import check_section, check_settings, safe_class
+from jhub_safety.sessions.reconciler import SessionReconciler
 from jhub_safety.settings import SafetySettings
 from jhub_safety.spawner import SafeKubeSpawner
 from jhub_safety.volumes.model import Row
@@ -69,6 +70,7 @@ def test_every_setting_in_the_example_configuration_is_a_trait(hub_environment):
     for section in ("KubeSpawner", "SafeKubeSpawner"):
         unknown = set(config[section]) - set(SafeKubeSpawner.class_trait_names(config=True))
         assert not unknown, section
+    check_section(SessionReconciler, config)
 
 
 # helm/values.yaml
@@ -79,7 +81,7 @@ def test_the_helm_values_touch_nothing_but_image_config_and_the_one_line():
     assert set(_values()) == {"hub"}
     assert set(_values()["hub"]) == {"image", "config", "extraConfig"}
     assert set(_values()["hub"]["image"]) == {"name", "tag"}
-    assert set(_values()["hub"]["config"]) == {"SafeKubeSpawner"}
+    assert set(_values()["hub"]["config"]) == {"SafeKubeSpawner", "SessionReconciler"}
 
 
 def test_the_helm_values_hold_settings_of_ours_with_usable_values():
@@ -89,6 +91,9 @@ def test_the_helm_values_hold_settings_of_ours_with_usable_values():
     config = Config()
     config.SafeKubeSpawner.update(section)  # as the chart's jupyterhub_config.py does it
     check_settings(SafeKubeSpawner, config)
+
+    config.SessionReconciler.update(_values()["hub"]["config"]["SessionReconciler"])
+    check_section(SessionReconciler, config)
 
 
 def test_the_values_line_in_extra_config_is_the_documented_one():
