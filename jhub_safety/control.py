@@ -61,6 +61,8 @@ class ControlSocket:
         found = directory.stat()
         if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o022:
             raise OSError(f"{directory} can be written by others")
+        if self.path.exists() and not self.path.is_socket():
+            raise OSError(f"{self.path} is there, and is no socket")
         # Left behind by a hub that was killed.
         self.path.unlink(missing_ok=True)
         app = web.Application(middlewares=[_errors])

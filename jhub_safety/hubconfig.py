@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from traitlets import import_item
 from traitlets.config import Config
@@ -16,7 +17,9 @@ from traitlets.config.loader import ConfigFileNotFound, PyFileConfigLoader
 from jhub_safety.errors import ConfigError
 from jhub_safety.homes import default_template
 from jhub_safety.hub import check_settings, safe_class
+from jhub_safety.hub.application import check_section
 from jhub_safety.owner import Owner
+from jhub_safety.sessions.reconciler import SessionReconciler
 from jhub_safety.settings import STYLE_NAMES, SafetySettings, effective
 from jhub_safety.spawner import SafeKubeSpawner
 from jhub_safety.volumes.model import Question
@@ -70,6 +73,25 @@ class HubConfig:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class SessionsConfig:
+    """The settings that decide about sessions, also where the spawner is no KubeSpawner."""
+
+    reconciler: SessionReconciler
+    hub_name: str
+    #: "" when the configuration leaves it to the pod's own.
+    namespace: str
+    db_url: str
+    #: Host and port at which the hub's own API is reached, from here and from labs.
+    addresses: tuple[tuple[str, int], ...]
+    #: Whether a hub with this configuration opens a control socket.
+    compares: bool
+    component_label: str
+    user_namespaces: bool
+    #: The whole of it.
+    everything: Config
+
+
 def load(path: Path | None, namespace: str) -> HubConfig:
     """Read the configuration file at *path*, or the first default one that exists.
 
@@ -78,6 +100,19 @@ def load(path: Path | None, namespace: str) -> HubConfig:
     Raises:
         ConfigError: there is no such file, or it cannot be used.
     """
+    return understand(_run(path), namespace)
+
+
+def load_sessions(path: Path | None, namespace: str) -> SessionsConfig:
+    """The same file, for what it says of sessions.
+
+    Raises:
+        ConfigError: there is no such file, or it cannot be used.
+    """
+    return understand_sessions(_run(path), namespace)
+
+
+def _run(path: Path | None) -> Config:
     chosen = path or next((file for file in DEFAULT_FILES if file.exists()), None)
     if chosen is None:
         raise ConfigError(
@@ -88,13 +123,12 @@ def load(path: Path | None, namespace: str) -> HubConfig:
     try:
         # The chart's file prints what it loads; the commands' own output must stay theirs.
         with redirect_stdout(sys.stderr):
-            config = PyFileConfigLoader(chosen.name, path=str(chosen.parent)).load_config()
+            return PyFileConfigLoader(chosen.name, path=str(chosen.parent)).load_config()
     except ConfigFileNotFound as error:
         what = "no such file" if not chosen.exists() else "a file that it includes is missing"
         raise ConfigError(f"{chosen}: {what}") from error
     except Exception as error:
         raise ConfigError(f"{chosen} cannot be run: {type(error).__name__}: {error}") from error
-    return understand(config, namespace)
 
 
 def understand(config: Config, namespace: str) -> HubConfig:
@@ -119,12 +153,67 @@ def understand(config: Config, namespace: str) -> HubConfig:
     )
 
 
+def understand_sessions(config: Config, namespace: str) -> SessionsConfig:
+    """As the hub itself does it (hub/reconciling.py). Raises ConfigError."""
+    chosen = _chosen_class(config)
+    if not isinstance(chosen, type):
+        raise ConfigError(f"JupyterHub.spawner_class {chosen!r} is no class")
+    check_section(SessionReconciler, config)
+    reconciler = SessionReconciler(config=config)
+    safe = safe_class(chosen)
+    cls: Any = safe or chosen
+    mode = effective(cls, config, "sessions") or "enforce"
+    if mode == "observe":
+        reconciler.dry_run = True
+    namespace = effective(cls, config, "namespace") or namespace
+    return SessionsConfig(
+        reconciler=reconciler,
+        hub_name=effective(cls, config, "hub_name") or namespace,
+        namespace=namespace,
+        db_url=_db_url(config.JupyterHub.get("db_url") or "sqlite:///jupyterhub.sqlite"),
+        addresses=_addresses(config),
+        compares=reconciler.enabled
+        and mode != "off"
+        and (safe is not None or not reconciler.on_kubernetes),
+        component_label=effective(cls, config, "component_label") or "singleuser-server",
+        user_namespaces=bool(effective(cls, config, "enable_user_namespaces")),
+        everything=config,
+    )
+
+
+def _addresses(config: Config) -> tuple[tuple[str, int], ...]:
+    """Where the hub listens, and where labs reach it (app.py:1250, JupyterHub 6.1.1)."""
+    hub = config.JupyterHub
+    port = int(hub.get("hub_port") or 8081)
+    found = [
+        _address(hub.get("hub_bind_url") or "") or (hub.get("hub_ip") or "", port),
+        _address(hub.get("hub_connect_url") or ""),
+        (hub.hub_connect_ip, int(hub.get("hub_connect_port") or port))
+        if hub.get("hub_connect_ip")
+        else None,
+    ]
+    # An address that means every interface is reached on this one.
+    own = {"": "127.0.0.1", "*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+    reached = [(own.get(one[0], one[0]), one[1]) for one in found if one is not None]
+    return tuple(dict.fromkeys(reached))
+
+
+def _address(url: str) -> tuple[str, int] | None:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https"):
+            return None
+        return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError as error:
+        raise ConfigError(f"{url!r} is no URL of a hub: {error}") from error
+
+
 def _db_url(configured: str) -> str:
     # A bare path, as JupyterHub takes it (app.py:1561, 6.1.1).
     return configured if "://" in configured else f"sqlite:///{configured}"
 
 
-def _spawner_class(config: Config) -> type[Any]:
+def _chosen_class(config: Config) -> Any:
     chosen = config.JupyterHub.get("spawner_class", SafeKubeSpawner)
     if isinstance(chosen, str):
         known = {point.name: point for point in entry_points(group="jupyterhub.spawners")}
@@ -132,6 +221,11 @@ def _spawner_class(config: Config) -> type[Any]:
             chosen = known[chosen].load() if chosen in known else import_item(chosen)
         except (ImportError, AttributeError) as error:
             raise ConfigError(f"JupyterHub.spawner_class {chosen!r}: {error}") from error
+    return chosen
+
+
+def _spawner_class(config: Config) -> type[Any]:
+    chosen = _chosen_class(config)
     safe = safe_class(chosen) if isinstance(chosen, type) else None
     if safe is None:
         raise ConfigError(

@@ -63,26 +63,35 @@ class Connection:
     options: Options
 
     def records(self) -> HubRecords | None:
-        """The hub's rows; None, said on stderr, when the database cannot be read."""
-        try:
-            return read(self.options.db_url or self.hub.db_url)
-        except Doubt as doubt:
-            notes.print(
-                f"[yellow]Without the hub's records[/] (saved states unknown): {shown(doubt)}. "
-                "Run this where the hub runs, or name the database with --db-url.",
-            )
-            return None
+        return records_of(self.options.db_url or self.hub.db_url)
 
     def header(self) -> str:
-        return (
-            f"cluster {self.cluster.server} (context {self.cluster.context}), "
-            f"namespace {self.claims.namespace}, hub {self.hub.hub_name}"
+        return header(self.cluster, self.claims.namespace, self.hub.hub_name)
+
+
+def records_of(db_url: str) -> HubRecords | None:
+    """The hub's rows; None, said on stderr, when the database cannot be read."""
+    try:
+        return read(db_url)
+    except Doubt as doubt:
+        notes.print(
+            f"[yellow]Without the hub's records[/] (saved states unknown): {shown(doubt)}. "
+            "Run this where the hub runs, or name the database with --db-url.",
         )
+        return None
+
+
+def header(cluster: Cluster, namespace: str, hub_name: str) -> str:
+    """What an operator must see before anything is changed."""
+    return (
+        f"cluster {cluster.server} (context {cluster.context}), "
+        f"namespace {namespace}, hub {hub_name}"
+    )
 
 
 @asynccontextmanager
-async def connected(options: Options) -> AsyncIterator[Connection]:
-    """Raises ConfigError when there is no cluster or no configuration to go by."""
+async def to_cluster(options: Options) -> AsyncIterator[Cluster]:
+    """Raises ConfigError when there is none."""
     try:
         manager = connect(options.context)
         cluster = await manager.__aenter__()
@@ -91,13 +100,20 @@ async def connected(options: Options) -> AsyncIterator[Connection]:
             f"no cluster to talk to: {error}. Run inside the hub's pod or set KUBECONFIG."
         ) from error
     try:
+        yield cluster
+    finally:
+        await manager.__aexit__(None, None, None)
+
+
+@asynccontextmanager
+async def connected(options: Options) -> AsyncIterator[Connection]:
+    """Raises ConfigError when there is no cluster or no configuration to go by."""
+    async with to_cluster(options) as cluster:
         hub = load(options.config, options.namespace or cluster.namespace)
         namespace = options.namespace or hub.namespace
         hub = replace(hub, namespace=namespace)
         claims = ClaimsApi(cluster.api, namespace, timeout=30, patience=30)
         yield Connection(cluster, hub, claims, options)
-    finally:
-        await manager.__aexit__(None, None, None)
 
 
 def command_line_journal() -> Journal:
@@ -112,10 +128,8 @@ def command_line_journal() -> Journal:
     return Journal(directory / "journal.jsonl")
 
 
-def with_connection(
-    function: Callable[..., Coroutine[Any, Any, None]],
-) -> Callable[..., None]:
-    """Give a coroutine the common options, and a :class:`Connection` as its first argument."""
+def common_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The options that every command has, handed on as one :class:`Options`."""
 
     @click.option(
         "--config",
@@ -123,7 +137,7 @@ def with_connection(
         help="The hub's jupyterhub_config.py (default: the chart's, then ./jupyterhub_config.py).",
     )
     @click.option("--context", help="kubectl context (default: the pod's account, or current).")
-    @click.option("-n", "--namespace", help="Namespace of the claims (default: the hub's).")
+    @click.option("-n", "--namespace", help="Namespace of the hub (default: as configured).")
     @click.option("--db-url", help="The hub's database (default: from the configuration).")
     @wraps(function)
     def command(
@@ -133,8 +147,20 @@ def with_connection(
         db_url: str | None,
         **arguments: Any,
     ) -> None:
+        function(Options(config, context, namespace, db_url), **arguments)
+
+    return command
+
+
+def with_connection(
+    function: Callable[..., Coroutine[Any, Any, None]],
+) -> Callable[..., None]:
+    """Give a coroutine the common options, and a :class:`Connection` as its first argument."""
+
+    @common_options
+    @wraps(function)
+    def command(options: Options, **arguments: Any) -> None:
         async def run() -> None:
-            options = Options(config, context, namespace, db_url)
             async with connected(options) as connection:
                 await function(connection, **arguments)
 

@@ -49,7 +49,7 @@ class Note:
             return {
                 key: base64.b64decode(text, validate=True).decode() for key, text in data.items()
             }
-        except (TypeError, ValueError, binascii.Error) as error:
+        except (AttributeError, TypeError, ValueError, binascii.Error) as error:
             raise Doubt(f"{what}: it is not readable") from error
 
     async def write(self, text: Mapping[str, str]) -> None:

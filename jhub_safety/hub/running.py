@@ -107,8 +107,9 @@ class RunningHub:
 
     # -- ending a session
 
-    async def clear(self, session: Session, why: str) -> None:
-        await self._end(session.server, why, leave_lab=True)
+    async def clear(self, session: Session, why: str, *, ended: bool = False) -> None:
+        # The spawner's own poll clears away a lab that has ended, as its settings say.
+        await self._end(session.server, why, leave_lab=not ended)
 
     async def stop(self, session: Session, why: str) -> None:
         await self._end(session.server, why, leave_lab=False)

@@ -98,7 +98,9 @@ class Executor:
             return f"{UNCHANGED}: lab {sighting.presence}" + (
                 f" ({sighting.why})" if sighting.why else ""
             )
-        await self._hub.clear(session, ending(sighting.lab))
+        await self._hub.clear(
+            session, ending(sighting.lab), ended=sighting.presence is Presence.ENDED
+        )
         return DONE
 
     async def _stop_server(self, action: Action) -> str:
@@ -148,7 +150,9 @@ class Executor:
         if sighting.presence is Presence.DOUBT:
             return f"failed: {sighting.why}"
         if sighting.presence in (Presence.GONE, Presence.ENDED):
-            await self._hub.clear(session, ending(sighting.lab))
+            await self._hub.clear(
+                session, ending(sighting.lab), ended=sighting.presence is Presence.ENDED
+            )
         else:
             await self._hub.stop(session, "an administrator ended it")
         return DONE

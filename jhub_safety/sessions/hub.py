@@ -34,9 +34,10 @@ class Hub(Protocol):
     async def routes(self) -> Mapping[Server, str] | None:
         """The proxy's target of each server; None when the proxy did not answer."""
 
-    async def clear(self, session: Session, why: str) -> None:
+    async def clear(self, session: Session, why: str, *, ended: bool = False) -> None:
         """End a session whose lab is gone: route, row, token, OAuth client, and its hooks.
 
+        *ended*: the lab is still there, and has ended; it is cleared away, by its uid.
         *why* is told to the user at their next start. The user, their claims and the server's
         saved state stay.
         """

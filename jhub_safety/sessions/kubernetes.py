@@ -174,11 +174,11 @@ class KubernetesInventory(Inventory):
                     found = await labtable.metadata(
                         self._api, self._namespace, name, timeout=self._timeout
                     )
-                except Doubt as doubt:
-                    self.log.warning("Whose lab %s is, is not known: %s", name, doubt)
+                    identities = [_identity(item) for item in found]
+                except (Doubt, AttributeError, KeyError, TypeError, ValueError) as error:
+                    self.log.warning("Whose lab %s is, is not known: %s", name, error)
                     return
-            for item in found:
-                one = _identity(item)
+            for one in identities:
                 self._known[one.namespace, name] = seen[name], one
 
         await asyncio.gather(*map(ask, unknown))

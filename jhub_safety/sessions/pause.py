@@ -28,9 +28,11 @@ class Pause:
             return ""
         try:
             until = datetime.fromisoformat(text["until"])
-        except (KeyError, ValueError) as error:
+            over = self._now() >= until
+        except (KeyError, TypeError, ValueError) as error:
+            # TypeError: a time without a zone.
             raise Doubt(f"secret {self._note.name} does not say until when") from error
-        if self._now() >= until:
+        if over:
             return ""
         return f"paused until {until:%Y-%m-%d %H:%M} UTC ({text.get('why') or 'no reason given'})"
 

@@ -368,7 +368,9 @@ class SessionReconciler(LoggingConfigurable):  # type: ignore[misc]
     async def _act(self, plan: Plan) -> tuple[Outcome, ...]:
         outcomes = await self._executor.execute(plan)
         self._deleted += [
-            self._clock() for one in outcomes if one.action.kind == "delete-lab" and not one.outcome.startswith(UNCHANGED)
+            self._clock()
+            for one in outcomes
+            if one.action.kind == "delete-lab" and not one.outcome.startswith(UNCHANGED)
         ]
         return outcomes
 

@@ -81,7 +81,8 @@ class StoppedHub:
     async def routes(self) -> Mapping[Server, str] | None:
         return None
 
-    async def clear(self, session: Session, why: str) -> None:
+    async def clear(self, session: Session, why: str, *, ended: bool = False) -> None:  # noqa: ARG002
+        # What is left of a lab that has ended is cleared away by the next start.
         await self._run(lambda database: clear(database, session.server, why))
 
     async def stop(self, session: Session, why: str) -> None:
