@@ -37,3 +37,8 @@ LAB_DOUBTS = Counter(
     "jhub_safety_lab_doubts_total",
     "Looks at a lab that could not be answered for certain; its session stayed as it was.",
 )
+RESIZES = Counter(
+    "jhub_safety_claim_resizes_total",
+    "Claims that were to be enlarged at a start: asked for, or failed.",
+    ["outcome"],
+)

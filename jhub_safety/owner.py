@@ -28,6 +28,8 @@ HUB = f"{PREFIX}/hub"
 GENERATION = f"{PREFIX}/generation"
 SUPERSEDES = f"{PREFIX}/supersedes"
 RELEASED = f"{PREFIX}/released"
+#: Which extra volume of its owner a claim is: the name of the entry in extra_pvcs. Homes have none.
+VOLUME = f"{PREFIX}/volume"
 #: When an operator gave the claim to its owner: that beats the hub's records of others.
 DECIDED = f"{PREFIX}/decided"
 # Labels: what can be selected on.

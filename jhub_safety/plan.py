@@ -10,6 +10,7 @@ from typing import Any, Literal
 Kind = Literal[
     "create-claim",
     "annotate-claim",
+    "resize-claim",
     "release-claim",
     "forget-claim",
     "clear-session",

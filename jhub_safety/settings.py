@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from traitlets import Bool, Enum, Float, HasTraits, List, TraitError, Unicode, validate
+from traitlets import Bool, Enum, Float, HasTraits, List, TraitError, Unicode, default, validate
 from traitlets.config import Config, Configurable
 
 from jhub_safety.errors import ConfigError
+from jhub_safety.volumes.declared import parse_all
 from jhub_safety.volumes.names import BUILT_IN, OWN, Generation
 from jhub_safety.volumes.slugs import StyleName
 
@@ -163,6 +164,61 @@ class SafetySettings(Configurable):  # type: ignore[misc]
         """,
     )
 
+    extra_pvcs: List[Any] = List(
+        config=True,
+        help="""
+        Further claims for each server's owner, as a list of dictionaries: ``name`` (a template
+        with ``{owner_hash}``, ``{username}`` or ``{user_server}``), ``capacity``, and optionally
+        ``class``, ``access_modes``, ``labels``, ``annotations``, ``mount_path``, ``sub_path``,
+        ``read_only`` and ``overrides`` (docs: Extra volumes).
+
+        Without a setting, ``custom.singleuser.extraPVCs`` of the Zero to JupyterHub values counts.
+
+        Danger: an entry is known by its ``name``. Change the name, and users get a new, empty
+        volume beside the former one; that is logged.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    extra_pvc_mismatch = Enum(
+        ["warn", "refuse"],
+        "warn",
+        config=True,
+        help="""
+        What to do when an existing claim has another storage class or other access modes than
+        configured. ``warn``: log it, and mount the claim as it is. ``refuse``: do not start.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    max_growth = Float(
+        10.0,
+        min=0.0,
+        config=True,
+        help="""
+        How many times larger a claim may become at once. 0: no limit.
+
+        Danger: a volume that has grown cannot shrink again. This is what stands between a slip
+        (``1000Gi`` for ``10Gi``) and the bill for every user who starts that day.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    grow_homes = Bool(
+        False,
+        config=True,
+        help="""
+        Enlarge homes that are smaller than ``storage_capacity``, as extra volumes are.
+
+        Needs PATCH on persistentvolumeclaims and a storage class that can grow its volumes.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
     journal = Unicode(
         "jhub-safety.journal",
         config=True,
@@ -173,6 +229,18 @@ class SafetySettings(Configurable):  # type: ignore[misc]
         .. versionadded:: 0.1
         """,
     )
+
+    @default("extra_pvcs")
+    def _chart_values(self) -> Any:
+        return from_chart("custom.singleuser.extraPVCs", [])
+
+    @validate("extra_pvcs")
+    def _usable_volumes(self, proposal: Any) -> Any:
+        try:
+            parse_all(proposal.value)
+        except ConfigError as error:
+            raise TraitError(str(error)) from error
+        return proposal.value
 
     @validate("earlier_generations")
     def _known_generations(self, proposal: Any) -> Any:
@@ -224,6 +292,15 @@ class SafetySettings(Configurable):  # type: ignore[misc]
         """Every generation by which a claim may be called."""
         declared = self.declared_generations(template, slug_scheme)
         return (*declared, *(g for g in BUILT_IN.values() if g not in declared))
+
+
+def from_chart(key: str, otherwise: Any) -> Any:
+    """A value of the Zero to JupyterHub chart; *otherwise* outside of its hub."""
+    try:
+        from z2jh import get_config  # type: ignore[import-not-found]
+    except ImportError:
+        return otherwise
+    return get_config(key, otherwise) or otherwise
 
 
 def effective(cls: type[HasTraits], config: Config, name: str) -> Any:

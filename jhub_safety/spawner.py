@@ -23,15 +23,15 @@ from tornado.web import HTTPError
 
 from jhub_safety.cluster import landmark
 from jhub_safety.errors import Conflict, Doubt
+from jhub_safety.extras import ExtrasMixin
 from jhub_safety.hubdb.records import FORMER_USERS, former_users
 from jhub_safety.sessions.records import PLACE
-from jhub_safety.starts import StartsMixin
 from jhub_safety.volumes.lifecycle import delete_own, hand_over, is_home_of
 from jhub_safety.volumes.model import Verdict
 from jhub_safety.volumes.names import Generation
 
 
-class SafetyMixin(StartsMixin):
+class SafetyMixin(ExtrasMixin):
     """Put in front of a KubeSpawner class: ``class MySpawner(SafetyMixin, MyKubeSpawner)``.
 
     Override :meth:`owner_identity` where the login provider's stable id is not in auth_state.
@@ -53,6 +53,7 @@ class SafetyMixin(StartsMixin):
     async def load_user_options(self) -> None:
         await maybe_future(super().load_user_options())
         await self._settle()
+        await self._settle_extras()
         if self.sessions == "enforce":
             self._saved_place = await self._set_up(landmark.PLACE)
 
@@ -67,6 +68,8 @@ class SafetyMixin(StartsMixin):
             await self._refuse(decision)
         self.pvc_name = decision.name
         self._pvc_exists = self._home_settled = True
+        if self.grow_homes and decision.claim is not None and self.storage_capacity:
+            await self._mind_the_size(self.storage_capacity, decision.claim)
         # Former names are kept until the claim itself carries the present one.
         self._renaming_settled = decision.claim is not None and is_home_of(
             self._safety_owner(), decision.claim

@@ -34,6 +34,9 @@ class Claim:
     created: datetime | None = None
     capacity: str = ""
     storage_class: str = ""
+    access_modes: tuple[str, ...] = ()
+    #: Type and message of each condition that is true.
+    conditions: tuple[tuple[str, str], ...] = ()
     volume: str = ""
     #: Phase of the bound volume, or "" where it was not read (the hub may not read volumes).
     volume_phase: str = ""
@@ -51,17 +54,24 @@ class Claim:
             meta = item["metadata"]
             created = meta.get("creationTimestamp")
             spec = item.get("spec") or {}
+            status = item.get("status") or {}
             requests = (spec.get("resources") or {}).get("requests") or {}
             return cls(
                 name=meta["name"],
                 namespace=meta["namespace"],
                 uid=meta["uid"],
                 resource_version=meta["resourceVersion"],
-                phase=(item.get("status") or {}).get("phase", ""),
+                phase=status.get("phase", ""),
                 deleting="deletionTimestamp" in meta,
                 created=datetime.fromisoformat(created) if created else None,
                 capacity=requests.get("storage", ""),
                 storage_class=spec.get("storageClassName") or "",
+                access_modes=tuple(spec.get("accessModes") or ()),
+                conditions=tuple(
+                    (condition["type"], condition.get("message") or "")
+                    for condition in status.get("conditions") or ()
+                    if condition.get("status") == "True"
+                ),
                 volume=spec.get("volumeName") or "",
                 annotations=MappingProxyType(dict(meta.get("annotations") or {})),
                 labels=MappingProxyType(dict(meta.get("labels") or {})),
@@ -126,25 +136,25 @@ class ClaimsApi:
             return None
         return Claim.parse(expect(answer, what, "PersistentVolumeClaim"))
 
-    async def list(self) -> dict[str, Claim]:
+    async def list(self, selector: str = "") -> dict[str, Claim]:
         """Every claim of the namespace, by name: all of them, or an error.
 
-        No label selector: claims of earlier generations carry different labels, some none.
-        No resourceVersion: the answer is the most recent, not a cache's.
+        No *selector* when homes are looked for: claims of earlier generations carry different
+        labels, some none. No resourceVersion: the answer is the most recent, not a cache's.
 
         Raises:
             Doubt: a page failed, was cut off, or expired twice.
         """
         try:
-            return await self._list_once()
+            return await self._list_once(selector)
         except Doubt as doubt:
             # 410: the snapshot that the pages are read from was compacted away half-way.
             # What was read so far is worth nothing; begin again, once.
             if doubt.status != 410:
                 raise
-            return await self._list_once()
+            return await self._list_once(selector)
 
-    async def _list_once(self) -> dict[str, Claim]:
+    async def _list_once(self, selector: str) -> dict[str, Claim]:
         what = f"listing the claims of namespace {self.namespace}"
         claims: dict[str, Claim] = {}
         token = ""
@@ -156,6 +166,7 @@ class ClaimsApi:
                     limit=PAGE,
                     _preload_content=False,
                     **({"_continue": token} if token else {}),
+                    **({"label_selector": selector} if selector else {}),
                 ),
                 what,
                 timeout=self._timeout,
@@ -233,6 +244,36 @@ class ClaimsApi:
         if answer.status in (404, 422):
             # 404: deleted since; 422: the uid in the patch is not the object's.
             raise Conflict(f"{what}: {answer.message or 'it is not the claim that was read'}")
+        return Claim.parse(expect(answer, what, "PersistentVolumeClaim"))
+
+    async def resize(self, claim: Claim, capacity: str) -> Claim:
+        """Ask for more room on exactly the claim that was read.
+
+        Raises:
+            Conflict: the claim was changed, deleted or made anew since.
+            Doubt: any other failure; ``status`` 403 when the caller may not PATCH claims, when
+                a quota is exceeded or when the storage class cannot grow its volumes, and the
+                message says which.
+        """
+        what = f"enlarging claim {claim.name} in namespace {self.namespace} to {capacity}"
+        body = {
+            "metadata": {"uid": claim.uid, "resourceVersion": claim.resource_version},
+            "spec": {"resources": {"requests": {"storage": capacity}}},
+        }
+        answer = await ask(
+            partial(
+                self._api.patch_namespaced_persistent_volume_claim,
+                claim.name,
+                self.namespace,
+                body,
+                _content_type="application/merge-patch+json",
+                _preload_content=False,
+            ),
+            what,
+            timeout=self._timeout,
+        )
+        if answer.status == 404:
+            raise Conflict(f"{what}: it is gone")
         return Claim.parse(expect(answer, what, "PersistentVolumeClaim"))
 
     async def delete(self, claim: Claim) -> None:

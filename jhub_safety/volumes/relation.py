@@ -10,6 +10,8 @@ from jhub_safety.owner import Owner, label_value
 
 #: KubeSpawner's and z2jh's label for claims that are not homes (2i2c's extra volumes).
 _NOT_HOME = frozenset({"extra-pvc"})
+#: KubeSpawner's label for homes.
+_HOME = "singleuser-storage"
 
 
 class Relation(StrEnum):
@@ -22,16 +24,20 @@ class Relation(StrEnum):
     OTHER = "somebody else's"
 
 
-def relation(owner: Owner, claim: Claim) -> Relation:
-    """What *claim* says of itself with regard to *owner*.
+def relation(owner: Owner, claim: Claim, volume: str = "") -> Relation:
+    """What *claim* says of itself with regard to *owner*'s home, or this extra *volume* of theirs.
 
     Our annotations win over KubeSpawner's; a stable identity wins over a user name (a
     recycled name is somebody else, a renamed account is not). A claim is another hub's only
     when its label says so.
     """
-    if claim.labels.get("component") in _NOT_HOME:
-        return Relation.OTHER
     annotations = claim.annotations
+    if not volume and (claim.labels.get("component") in _NOT_HOME or marks.VOLUME in annotations):
+        return Relation.OTHER
+    if volume and claim.labels.get("component") == _HOME:
+        return Relation.OTHER
+    if volume and marks.USER in annotations and annotations.get(marks.VOLUME) != volume:
+        return Relation.OTHER
     hub = claim.labels.get(marks.HUB_LABEL)
     if hub is not None and hub != label_value(owner.hub):
         return Relation.OTHER

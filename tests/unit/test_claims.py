@@ -42,6 +42,7 @@ async def test_a_claim_is_read_whole(server, claims):
         uid="uid-of-claim-a",
         resource_version="17",
         phase="Bound",
+        access_modes=("ReadWriteOnce",),
         created=datetime(2024, 5, 1, 12, tzinfo=UTC),
         capacity="10Gi",
         storage_class="standard",

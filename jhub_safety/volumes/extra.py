@@ -1,0 +1,156 @@
+"""Whose an extra volume is: the same rules as for a home, with names that are all known beforehand.
+
+Pure, from top to bottom:
+
+- the claim on record, or one that would be taken, is being deleted or has lost its volume: refuse
+- the claim on record is gone: refuse, data was here; one of this owner's: mount; another's: refuse
+- claims that our annotations name for this owner and volume: one is mounted, of several none
+- claims under today's or an earlier name: one of this user's is adopted (2i2c's recipe writes
+  KubeSpawner's annotations); one without annotations when nobody else's could be called so
+- today's name is another owner's or another hub's: refuse
+- none: create
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jhub_safety import owner as marks
+from jhub_safety.cluster.claims import Claim
+from jhub_safety.owner import Owner
+from jhub_safety.volumes.declared import ExtraVolume, Override
+from jhub_safety.volumes.model import Decision, Row, Verdict
+from jhub_safety.volumes.names import NOWHERE, Generation, Place, other_owner
+from jhub_safety.volumes.relation import Relation, describe, owner_of, relation
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An entry of ``extra_pvcs`` for one owner."""
+
+    volume: ExtraVolume
+    owner: Owner
+    #: Today's name.
+    name: str
+    given: Override
+    #: The claim that the hub's record of this server names, if any.
+    saved: str | None = None
+    place: Place = NOWHERE
+
+    @property
+    def generations(self) -> tuple[Generation, ...]:
+        """How KubeSpawner 7 and those before it wrote the fields of the name."""
+        template = self.volume.name
+        return (
+            Generation("safe", template, "safe"),
+            Generation("escape", template, "escape"),
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Today's, and those that earlier releases gave."""
+        found = [self.name]
+        for generation in self.generations:
+            name = generation.render(self.owner, place=self.place)
+            if name and name not in found:
+                found.append(name)
+        return tuple(found)
+
+
+def decide(wanted: Wanted, claims: Mapping[str, Claim]) -> Decision:
+    """*claims*: by name, all that may be this volume: those of :attr:`Wanted.names` that exist,
+    the one on record, and all that are labelled for this owner."""
+    if wanted.saved is not None:
+        return _on_record(wanted, wanted.saved, claims.get(wanted.saved))
+    ours = [one for one in claims.values() if _relation(wanted, one) is Relation.OURS]
+    if len(ours) == 1:
+        return _take(wanted, Row.KNOWN, ours[0], "its annotations name this owner and volume")
+    if ours:
+        return _several(wanted, tuple(ours))
+    there = [claims[name] for name in wanted.names if name in claims]
+    theirs = [one for one in there if _relation(wanted, one) is Relation.KUBESPAWNER]
+    unmarked = [one for one in there if _relation(wanted, one) is Relation.UNMARKED]
+    if len(theirs) + len(unmarked) > 1:
+        return _several(wanted, (*theirs, *unmarked))
+    if theirs:
+        return _take(wanted, Row.SINGLE, theirs[0], "KubeSpawner's annotations name this user")
+    if unmarked:
+        return _of_nobody(wanted, unmarked[0])
+    if wanted.name in claims:
+        claim = claims[wanted.name]
+        return _refuse(wanted, Row.TAKEN, claim, f"claim {claim.name} is {owner_of(claim)}'s")
+    return Decision(Row.NEW, Verdict.CREATE, wanted.name, "there is none yet", generation="extra")
+
+
+def _relation(wanted: Wanted, claim: Claim) -> Relation:
+    return relation(wanted.owner, claim, wanted.volume.name)
+
+
+def _on_record(wanted: Wanted, saved: str, claim: Claim | None) -> Decision:
+    if claim is None:
+        return Decision(
+            Row.GONE,
+            Verdict.REFUSE,
+            saved,
+            f"the hub's record of {wanted.owner} names claim {saved} for volume "
+            f"{wanted.volume.name}, which no longer exists: data was here and is missing",
+            command=f"claims explain {wanted.owner.arguments}",
+        )
+    if _relation(wanted, claim) in (Relation.OTHER, Relation.RELEASED):
+        return _refuse(
+            wanted, Row.TAKEN, claim, f"the record names claim {saved}, but {describe(claim)}"
+        )
+    return _take(wanted, Row.KNOWN, claim, "the hub's record names it")
+
+
+def _of_nobody(wanted: Wanted, claim: Claim) -> Decision:
+    other = other_owner(claim.name, wanted.owner, wanted.generations, place=wanted.place)
+    if other is None:
+        return _take(wanted, Row.SINGLE, claim, "nobody else's could be called so")
+    return _refuse(
+        wanted,
+        Row.UNPROVEN,
+        claim,
+        f"claim {claim.name} names no owner, and by its name it may be {other}'s as well",
+    )
+
+
+def _take(wanted: Wanted, row: Row, claim: Claim, why: str) -> Decision:
+    if claim.deleting:
+        return _refuse(wanted, Row.TERMINATING, claim, f"claim {claim.name} is being deleted")
+    if claim.phase == "Lost":
+        return _refuse(wanted, Row.LOST, claim, f"claim {claim.name} has lost its volume")
+    marked = _relation(wanted, claim) is Relation.OURS
+    return Decision(
+        row,
+        Verdict.MOUNT if marked else Verdict.ADOPT,
+        claim.name,
+        why,
+        claim,
+        generation=claim.annotations.get(marks.GENERATION, "extra"),
+        claims=(claim,),
+    )
+
+
+def _several(wanted: Wanted, claims: tuple[Claim, ...]) -> Decision:
+    listed = "; ".join(describe(one) for one in claims)
+    return Decision(
+        Row.SEVERAL,
+        Verdict.REFUSE,
+        wanted.name,
+        f"{len(claims)} claims may be volume {wanted.volume.name} of {wanted.owner}: {listed}",
+        claims=claims,
+        command=f"claims explain {wanted.owner.arguments}",
+    )
+
+
+def _refuse(wanted: Wanted, row: Row, claim: Claim, why: str) -> Decision:
+    return Decision(
+        row,
+        Verdict.REFUSE,
+        claim.name,
+        f"volume {wanted.volume.name} of {wanted.owner}: {why}",
+        claims=(claim,),
+        command=f"claims explain {wanted.owner.arguments}",
+    )
