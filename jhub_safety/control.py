@@ -53,6 +53,7 @@ class ControlSocket:
         self._operations, self._hub, self.path = operations, hub, path
         self._plans: dict[str, Plan] = {}
         self._runner: web.AppRunner | None = None
+        self._inode = 0
 
     async def open(self) -> None:
         """Raises OSError when nothing can listen there."""
@@ -76,11 +77,15 @@ class ControlSocket:
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         await web.SockSite(self._runner, _bind(self.path)).start()
+        self._inode = self.path.stat().st_ino
 
     async def close(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self.path.unlink(missing_ok=True)
+        if self._runner is None:
+            return
+        await self._runner.cleanup()
+        # A hub that was started meanwhile has made its own.
+        if self.path.exists() and self.path.stat().st_ino == self._inode:
+            self.path.unlink()
 
     async def _get_hub(self, _: web.Request) -> web.Response:
         return web.json_response({"hub": self._hub, "version": __version__})

@@ -66,6 +66,11 @@ class ExtrasMixin(StartsMixin):
     async def _settle_extras(self) -> None:
         """Every declared volume has its claim, or the start is refused."""
         volumes = parse_all(self.extra_pvcs)
+        try:
+            # With homes left to KubeSpawner nobody has asked before.
+            self._identity = await self.owner_identity() if volumes else self._identity
+        except LookupError as error:
+            raise self._refused(Row.NO_IDENTITY, str(error.args[0])) from error
         self._extras = tuple([await self._settle_extra(volume) for volume in volumes])
 
     async def _settle_extra(self, volume: ExtraVolume) -> Settled:
@@ -138,6 +143,10 @@ class ExtrasMixin(StartsMixin):
                 ", ".join(left),
             )
         return decision
+
+    def _is_extra(self, claim: str) -> bool:
+        """True for the name of a claim that is made when extra volumes are settled."""
+        return claim in map(self._expand_user_properties, self._declared_names())
 
     def _declared_names(self) -> tuple[str, ...]:
         return tuple(volume.name for volume in parse_all(self.extra_pvcs))
@@ -274,7 +283,7 @@ class ExtrasMixin(StartsMixin):
             _follow(volume, claims)
         for number, one in enumerate(self._extras):
             if one.volume.mount_path:
-                self._mount(pod, f"extra-{number}", one)
+                self._mount(pod, f"jhub-safety-extra-{number}", one)
         return pod
 
     def _mount(self, pod: kube.V1Pod, name: str, one: Settled) -> None:

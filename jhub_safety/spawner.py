@@ -19,6 +19,7 @@ from typing import Any
 
 from jupyterhub.utils import maybe_future
 from kubespawner import KubeSpawner
+from sqlalchemy.orm import object_session
 from tornado.web import HTTPError
 
 from jhub_safety.cluster import landmark
@@ -56,6 +57,17 @@ class SafetyMixin(ExtrasMixin):
         await self._settle_extras()
         if self.sessions == "enforce":
             self._saved_place = await self._set_up(landmark.PLACE)
+            self._save_state()
+
+    def _save_state(self) -> None:
+        """Write the record before there is a lab.
+
+        JupyterHub writes it when the start has returned. A hub that was killed during a user's
+        first start had a session that named no lab, and nothing could ever end it.
+        """
+        self.orm_spawner.state = self.get_state()
+        if (db := object_session(self.orm_spawner)) is not None:
+            db.commit()
 
     async def _settle(self) -> None:
         if self.homes == "off" or not self.storage_pvc_ensure:
@@ -104,6 +116,8 @@ class SafetyMixin(ExtrasMixin):
         # (kubespawner/spawner.py:3057, 7.1.0). With homes enforced the claim has been settled
         # before. KubeSpawner 7.0 calls this all the same, 7.1 no more; a subclass that skips our
         # load_user_options must not fall back to it.
+        if self._is_extra(pvc.metadata.name):
+            return True  # 2i2c's recipe asks for it in its pre_spawn_hook, before the start
         if self.homes == "enforce":
             if self._home_settled:
                 return True

@@ -133,6 +133,7 @@ def common_options(function: Callable[..., None]) -> Callable[..., None]:
 
     @click.option(
         "--config",
+        envvar="JHUB_SAFETY_CONFIG",
         type=click.Path(path_type=Path),
         help="The hub's jupyterhub_config.py (default: the chart's, then ./jupyterhub_config.py).",
     )

@@ -137,6 +137,9 @@ class RunningHub:
         if isinstance(spawner, StartsMixin):
             spawner.leave_lab = leave_lab
             spawner.ended = why
+        # First of all, so that a hub that is killed half-way still tells the user.
+        spawner.orm_spawner.state = {**(spawner.orm_spawner.state or {}), records.ENDED: why}
+        self._app.db.commit()
         try:
             await self._app.proxy.delete_user(user, server.name)
             await user.stop(server.name)

@@ -74,7 +74,9 @@ class Executor:
             # A hub's hook, a database: the next item is none the worse for it.
             self._log.exception("%s of %s failed", action.kind, action.name)
             outcome = f"failed: {type(error).__name__}"
-        self._journal.write(action, outcome)
+        if not outcome.startswith(UNCHANGED):
+            # What a look took back is no change; some looks come out so at every pass.
+            self._journal.write(action, outcome)
         metrics.SESSION_ACTIONS.labels(kind=action.kind, outcome=outcome.split(":")[0]).inc()
         return Outcome(action, outcome)
 

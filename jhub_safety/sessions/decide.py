@@ -59,6 +59,7 @@ def decide(seen: Observation, rules: Rules, hub: str, *, everything: bool = Fals
     counts[Verdict.IN_STEP] = len(seen.sessions) - len(rest)
     findings.extend(_of_labs(seen, hub))
     findings.extend(_of_routes(seen))
+    findings.extend(_of_memory(seen, findings))
     counts.update(finding.verdict for finding in findings)
     return Judgement(dict(+counts), tuple(findings), _plan(findings, seen, rules))
 
@@ -256,6 +257,21 @@ def _of_routes(seen: Observation) -> Iterator[Finding]:
                 live=live,
                 route=target,
             )
+
+
+# -- what only the hub's memory knows
+
+
+def _of_memory(seen: Observation, findings: list[Finding]) -> Iterator[Finding]:
+    """A start before its row, or a stop whose hook hangs after the row has gone."""
+    pending = [(server, one) for server, one in (seen.live or {}).items() if one.pending]
+    if not pending:
+        return
+    told = {session.server for session in seen.sessions} | {one.server for one in findings}
+    for server, live in pending:
+        if server not in told:
+            why = f"the hub is busy with it ({live.pending}); it has no session"
+            yield Finding(Verdict.BUSY, server, why, live=live)
 
 
 # -- the plan

@@ -47,8 +47,8 @@ _PENDING = frozenset(
         "PreStartHookError",
     }
 )
-#: "NotReady": its main container has ended, another still runs. A live read tells.
-_RUNNING = frozenset({"Running", "CrashLoopBackOff", "RunContainerError"})
+#: "NotReady": some container has ended and another runs; whose it is, the spawner's poll tells.
+_RUNNING = frozenset({"Running", "NotReady", "CrashLoopBackOff", "RunContainerError"})
 
 
 def state_of(status: str) -> LabState:

@@ -210,15 +210,12 @@ class SessionReconciler(LoggingConfigurable):  # type: ignore[misc]
                 self.log.exception("Sessions were not compared. Nothing else is affected.")
             await asyncio.sleep(self.interval)
 
-    async def one_pass(
-        self, *, dry: str = "", everything: bool = False, over_cap: bool = False
-    ) -> Report:
+    async def one_pass(self, *, dry: str = "", everything: bool = False) -> Report:
         """Observe, decide, act. Passes wait for one another.
 
         Args:
             dry: why nothing is to be done; "" for a pass that acts.
             everything: list also the servers that are in step.
-            over_cap: an operator says that so many may be gone.
 
         Raises:
             Doubt: one of the records could not be read whole. Nothing was done.
@@ -226,7 +223,7 @@ class SessionReconciler(LoggingConfigurable):  # type: ignore[misc]
         async with self._one_at_a_time:
             started = self._clock()
             try:
-                seen = await self.survey(over_cap=over_cap)
+                seen = await self.survey()
             except Doubt:
                 metrics.SESSION_PASSES.labels(outcome="doubt").inc()
                 raise

@@ -76,7 +76,7 @@ class ExtraVolume:
         where = f"{where}[{name}]"
         _check_name(name, where)
         modes = known.get("access_modes", ("ReadWriteOnce",))
-        if not isinstance(modes, Sequence) or not modes or set(modes) - _ACCESS_MODES:
+        if not isinstance(modes, Sequence) or not modes or set(map(str, modes)) - _ACCESS_MODES:
             raise ConfigError(
                 f"{where}.access_modes: {modes!r}; wanted: a list out of {sorted(_ACCESS_MODES)}"
             )
@@ -136,13 +136,17 @@ def parse_all(entries: Iterable[object], where: str = WHERE) -> tuple[ExtraVolum
 
 
 def _check_name(name: str, where: str) -> None:
-    generation = Generation(name, name, "safe")  # ConfigError: a field that is not known
+    try:
+        generation = Generation(name, name, "safe")
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}".replace("pvc_name_template", "name")) from error
     if "userid" in generation.fields:
         raise ConfigError(
             f"{where}: {{userid}} is a number that every user gets anew when the hub database is "
             "lost, and with it an empty volume. Wanted: {owner_slug}-{owner_hash}, or {user_server}"
         )
-    if not generation.fields & {"username", "user_server", "owner_hash", "user_hash"}:
+    telling = ("username", "user_server", "owner_hash", "user_hash")  # also {escaped_username}
+    if not any(field.endswith(telling) for field in generation.fields):
         raise ConfigError(
             f"{where}: the name is the same for every user. Wanted: one with {{owner_hash}}, "
             "{username} or {user_server}"
@@ -198,10 +202,11 @@ def _overrides(overrides: Mapping[str, Any], whose: str, where: str) -> Mapping[
     where = f"{where}.overrides.{whose}"
     found = {}
     for name, entry in _mapping(overrides, whose, where).items():
+        whose = f"{where}[{name}]"
         if not isinstance(entry, Mapping) or set(entry) - {"capacity", "class"} or not entry:
-            raise ConfigError(f"{where}[{name}]: {entry!r}; wanted: capacity, class, or both")
+            raise ConfigError(f"{whose}: {entry!r}; wanted: capacity, class, or both")
         found[str(name)] = Override(
-            _capacity(_text(entry, "capacity", where), where) if "capacity" in entry else None,
-            _text(entry, "class", where) if "class" in entry else None,
+            _capacity(_text(entry, "capacity", whose), whose) if "capacity" in entry else None,
+            _text(entry, "class", whose) if "class" in entry else None,
         )
     return MappingProxyType(found)

@@ -14,7 +14,7 @@ Pure, from top to bottom:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jhub_safety import owner as marks
 from jhub_safety.cluster.claims import Claim
@@ -84,6 +84,10 @@ def decide(wanted: Wanted, claims: Mapping[str, Claim]) -> Decision:
 
 
 def _relation(wanted: Wanted, claim: Claim) -> Relation:
+    if not wanted.generations[0].per_server:
+        # KubeSpawner wrote down which of the user's servers came first; it is of them all.
+        kept = {k: v for k, v in claim.annotations.items() if k != marks.KUBESPAWNER_SERVER}
+        claim = replace(claim, annotations=kept)
     return relation(wanted.owner, claim, wanted.volume.name)
 
 

@@ -55,7 +55,8 @@ def compare(claim: Claim, wanted: str, *, limit: float) -> Growth:
     told = f"claim {claim.name} has {claim.capacity}, configured is {wanted}"
     if then < now:
         return Growth(Size.SMALLER, wanted, f"{told}: a volume cannot shrink, it stays as it is")
-    if limit and then > now * limit:
+    # A quotient is compared exactly with a float; now * limit would be rounded.
+    if limit and then / now > limit:
         return Growth(
             Size.TOO_MUCH,
             wanted,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import FrozenInstanceError, replace
 from types import MappingProxyType
+from typing import get_args
 
 import pytest
 
 from jhub_safety import owner as marks
-from jhub_safety.plan import Action, Plan, Refusal
+from jhub_safety.plan import Action, Kind, Plan, Refusal
 from jhub_safety.volumes import resolve
 from jhub_safety.volumes.home import decide
 from tests.unit.given import ALICE, BOB, GPU, NAMESPACE, claim, kubespawner, ours, question, seen
@@ -48,7 +49,21 @@ def test_a_plan_is_json():
                 "retryable": False,
             }
         ],
+        "on_word": False,
     }
+
+
+def test_an_operators_word_is_in_the_record():
+    assert Plan("told to", (ACTION,), on_word=True).record()["on_word"] is True
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_each_kind_of_action_is_json(kind):
+    """Of sessions: whose, and no more than that."""
+    action = Action(kind, "ns", "x", "why", user="alice", server="gpu")
+    shown = json.loads(json.dumps(action.record()))
+    assert (shown["kind"], shown["user"], shown["server"]) == (kind, "alice", "gpu")
+    assert "user" not in ACTION.record()
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,13 @@ def down() -> None:
     sys.exit(run.down())
 
 
+@main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def cli(arguments: tuple[str, ...]) -> None:
+    """Run jhub-safety with these ARGUMENTS for the demo's hub."""
+    sys.exit(run.cli(arguments))
+
+
 @main.command()
 @click.option("--vanilla", is_flag=True, help="Plain KubeSpawner: shows what goes wrong without.")
 @click.option(

@@ -21,7 +21,16 @@ from .client import HubClient
 from .hub import HubError, HubProcess, cache_dir, end_recorded
 from .identity import Identity
 from .kube import Namespace
-from .settings import CLUSTER, Settings, make_hub, namespace_for, password, state_dir
+from .settings import (
+    CLUSTER,
+    CONFIG,
+    VARIABLE,
+    Settings,
+    make_hub,
+    namespace_for,
+    password,
+    state_dir,
+)
 
 USER = "ada"
 ADMIN = "admin"
@@ -74,6 +83,23 @@ def up() -> int:
         interrupts.ignore()
         _clean_up(progress)
     return code
+
+
+def cli(arguments: tuple[str, ...]) -> int:
+    """Run `jhub-safety` as an operator of the demo's hub would, where that hub runs."""
+    cluster = load_cluster(CLUSTER)
+    if running() is None or cluster is None:
+        print("No demo runs. Start one: make demo", file=sys.stderr)
+        return 1
+    state = state_dir("demo")
+    environment = {
+        "KUBECONFIG": str(cluster.kubeconfig),
+        VARIABLE: str(state / "settings.json"),
+        "JHUB_SAFETY_CONFIG": str(CONFIG),
+    }
+    program = [sys.executable, "-m", "jhub_safety", *arguments]
+    ended = subprocess.run(program, check=False, cwd=state / "hub", env=os.environ | environment)
+    return ended.returncode
 
 
 def down() -> int:
@@ -165,6 +191,7 @@ What to try next
   * make drill             lose the hub database on purpose, and see whose home comes back
   * make drill VANILLA=1   the same without this library
   * .venv/bin/{kubectl} get pods,pvc
+  * .venv/bin/python -m tools.demo cli sessions list     (or: cli claims list, cli --help)
 
 Kubernetes: {cluster.kind}, {cluster.server}
 Hub log:    {hub.log}
