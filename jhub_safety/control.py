@@ -42,6 +42,15 @@ def socket_path(hub: str, configured: str = "") -> Path:
     return Path(tempfile.gettempdir()) / f"jhub-safety-{os.getuid()}" / f"{mark}.sock"
 
 
+def is_private(directory: Path) -> bool:
+    """Nobody else can put a socket there: below a temporary directory anybody may come first.
+
+    Raises OSError when there is no such directory.
+    """
+    found = directory.stat()
+    return found.st_uid == os.getuid() and not stat.S_IMODE(found.st_mode) & 0o022
+
+
 class ControlSocket:
     """Serves :class:`~jhub_safety.sessions.operations.Operations`.
 
@@ -59,8 +68,7 @@ class ControlSocket:
         """Raises OSError when nothing can listen there."""
         directory = self.path.parent
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = directory.stat()
-        if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o022:
+        if not is_private(directory):
             raise OSError(f"{directory} can be written by others")
         if self.path.exists() and not self.path.is_socket():
             raise OSError(f"{self.path} is there, and is no socket")

@@ -1,5 +1,7 @@
 """`make test`: every check there is, in one order, with one summary at the end.
 
+`make soak`: the one test that takes too long for that, whole.
+
 A check that fails does not keep the others from running. What cannot run here is left out with the
 reason in the summary; on CI (CI=true) a cluster that cannot be had is a failure instead.
 """
@@ -32,6 +34,11 @@ REQUIRE = "JHUB_SAFETY_REQUIRE_CLUSTER"
 # those that depend on JupyterHub's own insides.
 AGAIN_ON_OLDEST = "hub or not cluster"
 PYTEST_FOUND_NO_TEST = 5
+# Read by tests/cluster/test_killed.py: "all" points, or some by number ("97-103").
+SOAK = "JHUB_SAFETY_SOAK"
+# Files of tests at the same time. Those on the cluster mostly wait: for labs, and for the minute
+# between two sightings. A file stays together, with the hub that its tests share.
+AT_ONCE = ("-n", "3", "--dist", "loadfile")
 
 console = Console(highlight=False)
 
@@ -96,7 +103,7 @@ class Checks:
         file = RESULTS / f"{python.parent.parent.name.lstrip('.')}.xml"
         file.unlink(missing_ok=True)
         code = self.command(
-            name, str(python), "-m", "pytest", f"--junitxml={file}", *arguments, env=env
+            name, str(python), "-m", "pytest", f"--junitxml={file}", *AT_ONCE, *arguments, env=env
         )
         last = self.results.pop()
         note = str(self.counts.add(file)) if file.exists() else "ended before it had counted"
@@ -133,13 +140,18 @@ def main() -> int:
     interrupts.treat_all_as_ctrl_c()
     checks = Checks()
     begin = time.monotonic()
+    target = sys.argv[1] if len(sys.argv) > 1 else "test"
+    points = os.environ.get("POINTS") or "all"
     try:
-        _lint(checks)
-        _documentation(checks)
-        _tests(checks)
+        if target == "soak":
+            _on_cluster(checks, lambda env: _soak(checks, {**env, SOAK: points}))
+        else:
+            _lint(checks)
+            _documentation(checks)
+            _on_cluster(checks, lambda env: _tests(checks, env))
     except KeyboardInterrupt:
         checks.results.append(Result("interrupted", "failed", 0.0))
-    _summary(checks, time.monotonic() - begin)
+    _summary(checks, target, time.monotonic() - begin)
     return 0 if checks.passed() else 1
 
 
@@ -162,7 +174,8 @@ def _documentation(checks: Checks) -> None:
     checks.command("documentation", _bin("sphinx-build"), *argv)
 
 
-def _tests(checks: Checks) -> None:
+def _on_cluster(checks: Checks, run: Callable[[dict[str, str]], None]) -> None:
+    """Run tests with their cluster up, or with the reason why there is none; given by variables."""
     on_ci = os.environ.get("CI", "").lower() in ("1", "true")
     env = {REQUIRE: "1"} if on_ci else {}
     try:
@@ -174,11 +187,21 @@ def _tests(checks: Checks) -> None:
             checks.left_out("cluster tests", problem)
             # So that each test does not try, and wait, again.
             env["JHUB_SAFETY_NO_CLUSTER"] = problem
-        checks.pytest("tests", Path(_bin("python")), env=env)
-        oldest = Path(_bin("python", ".venv-hub5"))
-        checks.pytest("tests, oldest JupyterHub", oldest, "-m", AGAIN_ON_OLDEST, env=env)
+        run(env)
     finally:
         _cluster_down()
+
+
+def _tests(checks: Checks, env: Mapping[str, str]) -> None:
+    checks.pytest("tests", Path(_bin("python")), env=env)
+    oldest = Path(_bin("python", ".venv-hub5"))
+    checks.pytest("tests, oldest JupyterHub", oldest, "-m", AGAIN_ON_OLDEST, env=env)
+
+
+def _soak(checks: Checks, env: Mapping[str, str]) -> None:
+    # It tells point by point where it is; -n0: in this very process.
+    told = ("-n0", "-s", "tests/cluster/test_killed.py")
+    checks.pytest(f"killed at {env[SOAK]} points", Path(_bin("python")), *told, env=env)
 
 
 def _kind() -> str:
@@ -194,8 +217,8 @@ def _cluster_down() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _summary(checks: Checks, seconds: float) -> None:
-    table = Table(title=f"make test: {seconds / 60:.1f} minutes", title_justify="left")
+def _summary(checks: Checks, target: str, seconds: float) -> None:
+    table = Table(title=f"make {target}: {seconds / 60:.1f} minutes", title_justify="left")
     for heading in ("Check", "Outcome", "Seconds", "Note"):
         table.add_column(heading, justify="right" if heading == "Seconds" else "left")
     colours = {"passed": "green", "failed": "red", "left out": "yellow"}

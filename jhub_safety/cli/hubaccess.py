@@ -30,7 +30,7 @@ from jhub_safety.cli.connection import (
 from jhub_safety.cli.hubalive import Sign, sign_of_life, sqlite_file
 from jhub_safety.cluster.client import Cluster
 from jhub_safety.cluster.notes import Note
-from jhub_safety.control import PROPOSALS, socket_path
+from jhub_safety.control import PROPOSALS, is_private, socket_path
 from jhub_safety.errors import Doubt, SafetyError
 from jhub_safety.hubconfig import SessionsConfig, load_sessions
 from jhub_safety.owner import label_value
@@ -141,6 +141,11 @@ async def _through_socket(site: Site) -> ThroughSocket | OSError:
     Raises:
         SafetyError: what listens there is another hub, or does not answer.
     """
+    try:
+        if not is_private(site.socket.parent):
+            return PermissionError(f"{site.socket.parent} can be written by others")
+    except OSError as missing:
+        return missing
     client = aiohttp.ClientSession("http://hub", connector=aiohttp.UnixConnector(str(site.socket)))
     error: OSError
     try:

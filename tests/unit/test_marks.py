@@ -126,7 +126,9 @@ async def test_not_knowing_whether_there_were_homes_is_doubt(server, reply):
 
 
 @pytest.mark.parametrize(
-    "reply", [says(201, {"kind": "Secret", "metadata": {}}), status(409, "AlreadyExists")], ids=str
+    "reply",
+    [says(201, {"kind": "Secret", "metadata": {}}), status(409, "AlreadyExists")],
+    ids=["made", "there"],
 )
 async def test_setting_up_the_mark_is_done_when_it_is_there(server, reply):
     server.answers(reply)
