@@ -114,6 +114,7 @@ class ExtrasMixin(StartsMixin):
             volume.for_user(self.user.name, groups),
             self._extra_claims.get(volume.name),
             Place(self.namespace, self._namespace_default()),
+            tuple(self._also_known_as(owner)[2:]),
         )
 
     async def _decide_extra(self, wanted: Wanted) -> Decision:

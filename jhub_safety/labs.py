@@ -44,6 +44,9 @@ class LabsMixin(HomesMixin):
     #: How many sessions the hub has now; set by hub.py.
     count_sessions: ClassVar[Callable[[], int] | None] = None
 
+    #: Set by the hub package: what JupyterHub would leave behind of a lab that is gone.
+    on_gone: ClassVar[Callable[[Any], None] | None] = None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         #: A start that has not asked for a lab yet, or was refused.
         self._nothing_started = False
@@ -171,6 +174,7 @@ class LabsMixin(HomesMixin):
             if sighting.presence is Presence.GONE:
                 self.log.warning("Lab %s of %s is gone", self.pod_name, self._log_name)
                 self.ended = self.ended or ending(None)
+                self._lab_is_gone()
                 return 1
             if sighting.presence is Presence.ENDED and sighting.lab is not None:
                 return await self._clear_away(sighting.lab)
@@ -192,6 +196,12 @@ class LabsMixin(HomesMixin):
         except TimeoutError:
             return False
         return True
+
+    def _lab_is_gone(self) -> None:
+        """Before its session ends: a hub that is killed in between does it again."""
+        # By the class: a function that is a class attribute would get the spawner twice.
+        if (told := type(self).on_gone) is not None:
+            told(self)
 
     async def _poll_observed(self) -> int | None:
         status: int | None = await super().poll()
@@ -222,6 +232,7 @@ class LabsMixin(HomesMixin):
             "Lab %s of %s has ended: %s", lab.name, self._log_name, lab.reason or lab.phase
         )
         self.ended = self.ended or ending(lab)
+        self._lab_is_gone()
         if self.delete_stopped_pods:
             try:
                 await self._labs_api().delete(lab, grace=0)

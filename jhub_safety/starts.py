@@ -66,6 +66,13 @@ class StartsMixin(LabsMixin):
         async for event in super().progress():
             yield event
 
+    # -- what is left of a stop
+
+    def run_post_stop_hook(self) -> Any:
+        if not self.leave_lab:
+            self._lab_is_gone()
+        return super().run_post_stop_hook()
+
     # -- giving up
 
     def start(self) -> asyncio.Future[Any]:

@@ -39,6 +39,8 @@ def type_of(trait: TraitType[Any, Any]) -> str:
         return f"whole number, at least {trait.min}"
     if isinstance(trait, Float):
         return f"number, at least {trait.min:g}"
+    if trait.name == "extra_pvcs":
+        return "list of dictionaries"
     for kind, words in ((Bool, "true or false"), (List, "list of text"), (Unicode, "text")):
         if isinstance(trait, kind):
             return words

@@ -24,6 +24,7 @@ from traitlets.config.loader import LazyConfigValue
 from jhub_safety.errors import ConfigError
 from jhub_safety.homes import HomesMixin, default_template
 from jhub_safety.hub import reconciling
+from jhub_safety.hub.running import drop_tokens
 from jhub_safety.hubdb.records import remember_former_user
 from jhub_safety.labs import LabsMixin
 from jhub_safety.sessions.reconciler import SessionReconciler
@@ -88,6 +89,9 @@ def finish(app: JupyterHub) -> None:
     check_settings(safe, app.config)
     follow_renamed_users(app)
     LabsMixin.count_sessions = staticmethod(lambda: int(app.users.count_active_users()["active"]))
+    LabsMixin.on_gone = staticmethod(
+        lambda spawner: drop_tokens(app.db, spawner.user, spawner.name)
+    )
     if jupyterhub.version_info < (6,):
         HomesMixin.on_refusal = staticmethod(lambda _: _uncount_failure(app))
     watch_sessions(app, safe)
@@ -186,6 +190,8 @@ def check_settings(cls: type[HasTraits], config: Config) -> None:
                 ours[SECTION][name] = value
     try:
         settings = SafetySettings(config=ours)
+        # A default is not validated, and the chart's values are one.
+        settings.extra_pvcs = settings.extra_pvcs
     except TraitError as error:
         # traitlets' text names the trait of an instance and the value; add where it was written.
         raise ConfigError(f"{SECTION}: {error}") from error

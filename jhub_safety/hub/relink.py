@@ -83,13 +83,31 @@ def _spawner(user: User, server: Server) -> Any:
 
 
 async def _write(app: JupyterHub, user: User, spawner: Any, server: Server, lab: Lab) -> str:
-    """Row, token and OAuth client, in one transaction; the lab's URL."""
+    """Token and OAuth client, then the session; the lab's URL."""
     base_url = url_path_join(user.base_url, url_escape_path(server.name), "/")
     token = orm.APIToken.find(app.db, lab.api_token)
     if token is not None and token.user is not user.orm_user:
         raise Conflict(f"the token of lab {lab.name} is not {server.user}'s")
     oauth_scopes = await spawner._get_oauth_client_allowed_scopes()
     token_scopes = await _token_scopes(app, user, spawner, server)
+
+    # Both commit by themselves, and both may be there already. What makes it a session is one
+    # commit of its own, the last: a hub that was killed in between had a session without a lab.
+    if token is None:
+        orm.APIToken.new(
+            token=lab.api_token,
+            user=user.orm_user,
+            generated=True,
+            scopes=token_scopes,
+            note=f"Server at {base_url}",
+        )
+    client = app.oauth_provider.add_client(
+        spawner.oauth_client_id,
+        lab.api_token,
+        url_path_join(user.url, url_escape_path(server.name), "oauth_callback"),
+        allowed_scopes=oauth_scopes,
+        description=f"Server at {base_url}",
+    )
 
     state = dict(spawner.orm_spawner.state or {})
     state.update(pod_name=lab.name, namespace=lab.namespace)
@@ -105,24 +123,10 @@ async def _write(app: JupyterHub, user: User, spawner: Any, server: Server, lab:
     spawner.server = HubServer(orm_server=made)
     if lab.started is not None:
         spawner.orm_spawner.started = lab.started.replace(tzinfo=None)
-    if token is None:
-        orm.APIToken.new(
-            token=lab.api_token,
-            user=user.orm_user,
-            generated=True,
-            scopes=token_scopes,
-            note=f"Server at {base_url}",
-        )
-    spawner.api_token = lab.api_token
-    spawner.orm_spawner.oauth_client = app.oauth_provider.add_client(
-        spawner.oauth_client_id,
-        lab.api_token,
-        url_path_join(user.url, url_escape_path(server.name), "oauth_callback"),
-        allowed_scopes=oauth_scopes,
-        description=f"Server at {base_url}",
-    )
+    spawner.orm_spawner.oauth_client = client
     spawner.orm_spawner.state = spawner.get_state()
     app.db.commit()
+    spawner.api_token = lab.api_token
     return str(spawner.server.url)
 
 

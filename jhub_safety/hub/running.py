@@ -142,23 +142,13 @@ class RunningHub:
         self._app.db.commit()
         try:
             await self._app.proxy.delete_user(user, server.name)
+            if leave_lab:
+                # The row goes last: a hub that is killed in between does it all again.
+                drop_tokens(self._app.db, user, server.name)
             await user.stop(server.name)
-            self._drop_tokens(user, server)
+            drop_tokens(self._app.db, user, server.name)
         finally:
             spawner._stop_pending = False
-
-    def _drop_tokens(self, user: User, server: Server) -> None:
-        """Tokens of a lab that is gone.
-
-        ``user.stop`` deletes the one it remembers; after a restart of the hub it remembers none
-        (user.py:1166, 6.1.1), and the row would stay for ever.
-        """
-        base_url = url_path_join(user.base_url, url_escape_path(server.name), "/")
-        notes = (f"Server at {base_url}", f"retrieved from spawner {server.name}")
-        for token in user.orm_user.api_tokens:
-            if token.note in notes:
-                self._app.db.delete(token)
-        self._app.db.commit()
 
     # -- what hangs
 
@@ -204,7 +194,7 @@ class RunningHub:
         ):
             self._app.db.delete(client)
         self._app.db.commit()
-        self._drop_tokens(user, server)
+        drop_tokens(self._app.db, user, server.name)
         for flag in _FLAGS:
             setattr(spawner, flag, False)
         spawner._spawn_future = spawner._stop_future = None
@@ -240,3 +230,17 @@ class RunningHub:
         await maybe_future(self._app.authenticator.delete_user(user))
         await user.delete_spawners()
         self._app.users.delete(user)
+
+
+def drop_tokens(db: Any, user: User, server: str) -> None:
+    """Delete the tokens of a lab that is gone.
+
+    ``user.stop`` deletes the one it remembers; after a restart of the hub it remembers none
+    (user.py:1166, 6.1.1), and the row would stay for ever.
+    """
+    base_url = url_path_join(user.base_url, url_escape_path(server), "/")
+    notes = (f"Server at {base_url}", f"retrieved from spawner {server}")
+    for token in user.orm_user.api_tokens:
+        if token.note in notes:
+            db.delete(token)
+    db.commit()

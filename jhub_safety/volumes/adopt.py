@@ -132,6 +132,8 @@ def _problem(
         return f"there is no claim {adoption.claim}"
     if claim.deleting:
         return f"claim {claim.name} is being deleted"
+    if claim.labels.get("component") == "extra-pvc" or marks.VOLUME in claim.annotations:
+        return f"claim {claim.name} is an extra volume, and no home"
     if claim.name in taken:
         return f"claim {claim.name} is given to {taken[claim.name]} in the same plan"
     if (adoption.owner.user, adoption.owner.server) in served:

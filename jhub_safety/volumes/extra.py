@@ -37,6 +37,8 @@ class Wanted:
     #: The claim that the hub's record of this server names, if any.
     saved: str | None = None
     place: Place = NOWHERE
+    #: The same one, under names that they had before.
+    former: tuple[Owner, ...] = ()
 
     @property
     def generations(self) -> tuple[Generation, ...]:
@@ -63,7 +65,11 @@ def decide(wanted: Wanted, claims: Mapping[str, Claim]) -> Decision:
     the one on record, and all that are labelled for this owner."""
     if wanted.saved is not None:
         return _on_record(wanted, wanted.saved, claims.get(wanted.saved))
-    ours = [one for one in claims.values() if _relation(wanted, one) is Relation.OURS]
+    ours = [
+        one
+        for one in claims.values()
+        if _relation(wanted, one) is Relation.OURS or _was_theirs(wanted, one)
+    ]
     if len(ours) == 1:
         return _take(wanted, Row.KNOWN, ours[0], "its annotations name this owner and volume")
     if ours:
@@ -101,11 +107,21 @@ def _on_record(wanted: Wanted, saved: str, claim: Claim | None) -> Decision:
             f"{wanted.volume.name}, which no longer exists: data was here and is missing",
             command=f"claims explain {wanted.owner.arguments}",
         )
+    if _was_theirs(wanted, claim):
+        return _take(wanted, Row.RENAMED, claim, "its annotations name this user as before")
     if _relation(wanted, claim) in (Relation.OTHER, Relation.RELEASED):
         return _refuse(
             wanted, Row.TAKEN, claim, f"the record names claim {saved}, but {describe(claim)}"
         )
     return _take(wanted, Row.KNOWN, claim, "the hub's record names it")
+
+
+def _was_theirs(wanted: Wanted, claim: Claim) -> bool:
+    """Annotated for a name that the hub's record says this user had."""
+    return _relation(wanted, claim) is Relation.OTHER and any(
+        relation(former, claim, wanted.volume.name) in (Relation.OURS, Relation.KUBESPAWNER)
+        for former in wanted.former
+    )
 
 
 def _of_nobody(wanted: Wanted, claim: Claim) -> Decision:

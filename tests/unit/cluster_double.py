@@ -8,6 +8,7 @@ the object a new resourceVersion; a LIST shows everything or is Doubt. Objects r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -21,6 +22,15 @@ from tests.unit.given import NAMESPACE
 def _changed(now: Any, by: Any) -> Any:
     merged = {**now, **by}
     return MappingProxyType({key: value for key, value in merged.items() if value is not None})
+
+
+def _selected(claim: Claim, selector: str) -> bool:
+    """For selectors of one form: ``key in (value,value)``."""
+    if not selector:
+        return True
+    found = re.fullmatch(r"(\S+) in \(([^()]+)\)", selector)
+    assert found, selector
+    return claim.labels.get(found[1]) in found[2].split(",")
 
 
 @dataclass
@@ -58,21 +68,29 @@ class ClusterDouble:
         self._called("read", name)
         return self.stored.get(name)
 
-    async def list(self) -> dict[str, Claim]:
-        self._called("list")
-        return {name: claim for name, claim in self.stored.items() if name not in self.hidden}
+    async def list(self, selector: str = "") -> dict[str, Claim]:
+        self._called("list", selector)
+        return {
+            name: claim
+            for name, claim in self.stored.items()
+            if name not in self.hidden and _selected(claim, selector)
+        }
 
     async def create(self, manifest: Any) -> Claim:
         name = manifest.metadata.name
         self._called("create", name)
         if name in self.stored:
             raise Conflict(f'creating claim {name}: persistentvolumeclaims "{name}" already exists')
+        spec = manifest.spec
         self.stored[name] = Claim(
             name,
             self.namespace,
             uid=f"created-{len(self.calls)}",
             resource_version="1",
             phase="Pending",
+            capacity=spec.resources.requests["storage"] if spec else "",
+            storage_class=spec.storage_class_name or "" if spec else "",
+            access_modes=tuple(spec.access_modes) if spec else (),
             annotations=MappingProxyType(dict(manifest.metadata.annotations or {})),
             labels=MappingProxyType(dict(manifest.metadata.labels or {})),
         )
@@ -87,6 +105,15 @@ class ClusterDouble:
             resource_version=str(int(now.resource_version) + 1),
             annotations=_changed(now.annotations, annotations),
             labels=_changed(now.labels, labels or {}),
+        )
+        return self.stored[claim.name]
+
+    async def resize(self, claim: Claim, capacity: str) -> Claim:
+        self._called("resize", claim.name)
+        self._same(claim, "enlarging")
+        now = self.stored[claim.name]
+        self.stored[claim.name] = replace(
+            now, resource_version=str(int(now.resource_version) + 1), capacity=capacity
         )
         return self.stored[claim.name]
 
