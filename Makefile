@@ -1,6 +1,6 @@
 # Every target sets up what it needs by itself; "make" alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down drill test lint docs bench lock clean
+.PHONY: help setup demo demo-down drill test soak lint docs bench lock clean
 
 # Any python3 starts the set-up; it then looks for a Python >= 3.11 itself (PYTHON=... chooses one).
 BOOTSTRAP := python3 tools/setup.py
@@ -28,6 +28,10 @@ drill: ## lose the hub database on purpose and show whose home came back (VANILL
 test: ## everything CI does: lint, documentation, all tests on all supported JupyterHubs
 	@$(BOOTSTRAP)
 	@exec $(VENV)/python -m tools.testing
+
+soak: ## kill a hub at every await and write of a pass; half an hour (POINTS=97-103: at these alone)
+	@$(BOOTSTRAP)
+	@POINTS=$(POINTS) exec $(VENV)/python -m tools.testing soak
 
 lint: ## ruff, mypy and the import contracts
 	@$(BOOTSTRAP) --only dev

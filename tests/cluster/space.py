@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,22 @@ class Space(Namespace):
         }
         for document in _documents(file):
             await create[document["kind"]](self.name, document)
+
+    async def allow_everywhere(self, rules: Sequence[Mapping[str, Any]]) -> None:
+        """Give the hub these rights in all namespaces, until `forbid_everywhere`."""
+        rbac = client.RbacAuthorizationV1Api(self._api)
+        metadata = {"name": self.name}
+        await rbac.create_cluster_role({"metadata": metadata, "rules": list(rules)})
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": self.name}
+        hub = {"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": self.name}
+        await rbac.create_cluster_role_binding(
+            {"metadata": metadata, "roleRef": role, "subjects": [hub]}
+        )
+
+    async def forbid_everywhere(self) -> None:
+        rbac = client.RbacAuthorizationV1Api(self._api)
+        await rbac.delete_cluster_role_binding(self.name)
+        await rbac.delete_cluster_role(self.name)
 
     async def hub_token(self) -> str:
         """A fresh token of the service account, as its pod would get it."""
@@ -130,6 +147,12 @@ class Space(Namespace):
         await self.create_claim(name, storage_class, labels, written)
         return str((await self.claim(name)).metadata.uid)
 
+    async def make_extra_claim(self, name: str, user: str) -> str:
+        """As 2i2c's recipe makes it. Its uid."""
+        labels = {"component": "extra-pvc", USERNAME: "x"}
+        await self.create_claim(name, "", labels, {USERNAME: user})
+        return str((await self.claim(name)).metadata.uid)
+
     async def annotate(self, name: str, annotations: dict[str, str]) -> None:
         await self._core.patch_namespaced_persistent_volume_claim(
             name,
@@ -158,25 +181,43 @@ class Space(Namespace):
         found = await self._core.list_namespaced_pod(self.name)
         return {pod.metadata.name: pod.metadata.uid for pod in found.items}
 
-    async def make_pod(self, name: str, image: str, claim: str, user: str) -> str:
+    async def phases(self) -> dict[str, tuple[str, str]]:
+        """Every pod's uid and phase by name; "Terminating" for one that is being deleted."""
+        found = await self._core.list_namespaced_pod(self.name)
+        return {
+            pod.metadata.name: (
+                pod.metadata.uid,
+                "Terminating" if pod.metadata.deletion_timestamp else pod.status.phase,
+            )
+            for pod in found.items
+        }
+
+    async def make_pod(
+        self,
+        name: str,
+        image: str,
+        claim: str | None,
+        user: str | None,
+        server: str = "",
+        labels: Mapping[str, str] | None = None,
+    ) -> str:
         """A pod that runs on without a hub that knows of it. Its uid, once it runs."""
-        container = {
+        container: dict[str, Any] = {
             "name": "notebook",
             "image": image,
             "imagePullPolicy": "IfNotPresent",
             "command": ["sleep", "3600"],
-            "volumeMounts": [{"name": "home", "mountPath": "/home/jovyan"}],
         }
-        spec = {
-            "containers": [container],
-            "volumes": [{"name": "home", "persistentVolumeClaim": {"claimName": claim}}],
-            "terminationGracePeriodSeconds": 1,
-        }
-        metadata = {
+        spec = {"containers": [container], "terminationGracePeriodSeconds": 1}
+        if claim is not None:
+            container["volumeMounts"] = [{"name": "home", "mountPath": "/home/jovyan"}]
+            spec["volumes"] = [{"name": "home", "persistentVolumeClaim": {"claimName": claim}}]
+        metadata: dict[str, Any] = {
             "name": name,
-            "annotations": {USERNAME: user},
-            "labels": {"component": "singleuser-server", USERNAME: "x"},
+            "labels": {"component": "singleuser-server", USERNAME: "x", **(labels or {})},
         }
+        if user is not None:
+            metadata["annotations"] = {USERNAME: user, SERVERNAME: server}
         made = await self._core.create_namespaced_pod(
             self.name, {"metadata": metadata, "spec": spec}
         )

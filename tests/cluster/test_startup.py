@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -163,3 +168,112 @@ async def test_an_empty_listing_ends_no_session_when_each_lab_can_be_read(site: 
     finally:
         site.proxy.heal()
     assert await site.hub.space.pods() == before
+
+
+# With JupyterLab itself: what is in a kernel's memory is what all this is about.
+
+#: Seconds for which the API server fails, from before the hub's start.
+FAILING = 20.0
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def real(cluster, space_factory, hub_factory):
+    async with FaultProxy(cluster.kubeconfig) as proxy:
+        setup = Setup(extra=QUICK + IMPATIENT, server=proxy.url, real_labs=True)
+        hub = await hub_factory(await space_factory(), setup)
+        await hub.start()
+        await hub.start_lab("lise")
+        yield Site(hub, proxy)
+
+
+async def _remember(hub: Hub, value: str) -> str:
+    """Set a variable in a new kernel of lise's lab, whose id it gives."""
+    async with await hub.login("lise") as client:
+        kernel = await client.open_kernel()
+        await client.kernel_exec(kernel, f"unsaved = {value!r}")
+        return kernel
+
+
+async def _remembered(hub: Hub, kernel: str) -> str:
+    async with await hub.login("lise") as client:
+        return await client.kernel_exec(kernel, "print(unsaved)")
+
+
+async def _lises(hub: Hub) -> dict | None:
+    async with await hub.login(ADMIN) as client:
+        return (await client.api("GET", "users/lise"))["servers"].get("")
+
+
+async def _until_lises_is(hub: Hub, what: str) -> None:
+    """*what*: ``ready``, or what the hub is doing about it."""
+    async with asyncio.timeout(HEALED):
+        while True:
+            model = await _lises(hub)
+            assert model, "the session was cleared, and never comes back"
+            if model["ready"] if what == "ready" else model["pending"] == what:
+                return
+            await asyncio.sleep(0.2)
+
+
+async def test_a_kernels_memory_outlives_a_start_without_an_api_server(real: Site):
+    kernel = await _remember(real.hub, "before the fault")
+    before = await real.hub.space.pods()
+    rules = LASTING["503"](real.proxy)
+    real.proxy.break_(*rules)
+    begun = time.monotonic()
+    try:
+        await real.hub.restart(kill=True)
+        while time.monotonic() - begun < FAILING:
+            model = await _lises(real.hub)
+            assert model is not None
+            assert model["pending"] == "check"
+            await asyncio.sleep(0.5)
+        assert all(rule.hits for rule in rules)
+    finally:
+        real.proxy.heal()
+    await _until_lises_is(real.hub, "ready")
+    assert "before the fault" in await _remembered(real.hub, kernel)
+    assert await real.hub.space.pods() == before
+
+
+def _processes(pod_uid: str) -> list[int]:
+    """On this machine, of all containers of a pod: their control group is named after it."""
+    names = (pod_uid, pod_uid.replace("-", "_"))
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cgroup"):
+        with suppress(OSError):
+            text = file.read_text()
+            if any(name in text for name in names):
+                found.append(int(file.parent.name))
+    return found
+
+
+async def test_a_lab_that_hangs_while_the_hub_starts_is_waited_for(real: Site):
+    hub = real.hub
+    kernel = await _remember(hub, "before it hung")
+    before = await hub.space.pods()
+    processes = _processes(before["jupyter-lise"])
+    if not processes:
+        pytest.skip("the processes of this cluster's labs are not seen on this machine")
+    mark = len(hub.log_text())
+    real.proxy.break_()
+    try:
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        await hub.restart(kill=True)
+        await _until_lises_is(hub, "check")
+        # Tried again and again, and nothing else is done about it.
+        async with asyncio.timeout(HEALED):
+            while len(hub.log_lines("its lab does not answer", since=mark)) < 3:
+                await asyncio.sleep(0.2)
+        model = await _lises(hub)
+        assert model is not None
+        assert model["pending"] == "check"
+    finally:
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGCONT)
+    await _until_lises_is(hub, "ready")
+    assert [seen for seen in real.proxy.writes(PODS) if seen.method == "DELETE"] == []
+    assert await hub.space.pods() == before
+    assert "before it hung" in await _remembered(hub, kernel)
