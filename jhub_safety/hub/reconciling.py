@@ -34,7 +34,9 @@ class Watch:
     def __init__(self, app: JupyterHub, spawner_class: type) -> None:
         self._app = app
         self._class = spawner_class
-        namespace = self._setting("namespace")
+        # With user namespaces KubeSpawner.namespace is the users' (homes.py, _safety_hub).
+        by_user = bool(self._setting("enable_user_namespaces", False))
+        namespace = None if by_user else self._setting("namespace")
         self.namespace = namespace or KubeSpawner._namespace_default(KubeSpawner)
         self.hub_name = self._setting("hub_name") or self.namespace
         self.pause = Pause(self._note("pause"))

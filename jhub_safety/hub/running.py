@@ -126,7 +126,7 @@ class RunningHub:
             # The hub's own check then goes on to stop it, cleanly.
             spawner.ended = why
             spawner.given_up.set()
-            if not await self._lets_go(spawner, "check"):
+            if not await self._lets_go(spawner):
                 raise Conflict(f"{spawner._log_name} is still being stopped")
             return
         if spawner.pending:
@@ -166,18 +166,19 @@ class RunningHub:
             # What is checked is left as it is; a start's own lab is stopped if that can be done.
             spawner.leave_lab = pending == "check"
             spawner.given_up.set()
-            if await self._lets_go(spawner, pending):
+            if await self._lets_go(spawner):
                 return f"done: pending {pending} was given up"
         await self._abandon(server, spawner)
         return f"done: pending {pending} did not end by itself, and was taken off the hub's memory"
 
-    async def _lets_go(self, spawner: Any, pending: str) -> bool:
+    async def _lets_go(self, spawner: Any) -> bool:
+        """What was given up goes over into a stop; that is waited for as well."""
         deadline = asyncio.get_running_loop().time() + LETTING_GO
-        while spawner.pending == pending:
+        while spawner.pending:
             if asyncio.get_running_loop().time() > deadline:
                 return False
             await asyncio.sleep(0.2)
-        return not spawner.pending
+        return True
 
     async def _abandon(self, server: Server, spawner: Any) -> None:
         """Forget a server's operation that never ends, as a restart of the hub would."""

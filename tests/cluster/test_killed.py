@@ -69,13 +69,17 @@ _MORE_ROWS = {
 }
 
 NOWHERE = {"target": "http://127.0.0.1:9", "jupyterhub": True, "user": "grace", "server_name": ""}
-# ada and ada/gpu are in step, but ada/gpu has lost its route; the lab of katherine/work is gone;
-# mary's has ended; emmy/lab is an orphan; grace has a route and no server.
+#: Labs that go on running, whatever happens to the hub.
 LIVES = {"jupyter-ada", "jupyter-ada--gpu", "jupyter-emmy--lab"}
 
 
 class World:
-    """The hub with these servers, broken and mended again and again."""
+    """A hub with a few servers, broken and mended again and again.
+
+    Broken, ada is in step and ada/gpu has lost its route; the lab of katherine/work is gone, and
+    mary's has ended; emmy/lab is an orphan, whose server has no row; grace has a route and no
+    server.
+    """
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
@@ -246,9 +250,17 @@ async def world(space, hub_factory):
     await made.end()
 
 
+def _sure(point: str) -> bool:
+    """False where it depends on the network whether it comes up, and how often.
+
+    A request waits once more when its connection is new, or its answer comes in two pieces.
+    """
+    return point.startswith("write") or (point.endswith("#1") and " streams." not in point)
+
+
 def _sample(points: list[str]) -> list[str]:
-    """First, last, and those evenly between; of each request the first that it waits for."""
-    sure = [point for point in points if point.startswith("write") or point.endswith("#1")]
+    """First, last, and those evenly between, of the points that come up each time."""
+    sure = [point for point in points if _sure(point)]
     return [sure[round(n * (len(sure) - 1) / (SAMPLE - 1))] for n in range(SAMPLE)]
 
 
@@ -274,6 +286,32 @@ def _entries(part: Any) -> set[str]:
     return {str(one) for one in (part.items() if isinstance(part, dict) else part)}
 
 
+async def _undisturbed(world: World) -> tuple[list[str], dict[str, Any]]:
+    """All points of two passes, and what there is in the end."""
+    await world.break_()
+    found = await world.order("passes", die_at="")
+    assert found is not None
+    assert found["dry"]
+    assert found["outcomes"] == [
+        "clear-session done",
+        "clear-session done",
+        "relink-lab done",
+        "check-routes done",
+    ]
+    await world.settle()
+    state = await world.state()
+    assert {path for path in state["routes"] if path.startswith("/user/")} == {
+        "/user/ada",
+        "/user/ada/gpu",
+        "/user/emmy/lab",
+    }
+    assert {user for user, *_ in state["tokens"]} == {"ada", "emmy"}
+    assert set(state["labs"]) == LIVES
+    world.remember()
+    assert len(set(found["points"])) == len(found["points"])
+    return found["points"], state
+
+
 # All the points, each with two starts of servers and one of the hub.
 @pytest.mark.timeout(4 * 3600 if os.environ.get(SOAK) else 600)
 async def test_killed_at_any_point_of_a_pass_a_hub_ends_in_the_very_same_set(
@@ -283,26 +321,7 @@ async def test_killed_at_any_point_of_a_pass_a_hub_ends_in_the_very_same_set(
         with capsys.disabled():
             print(words, flush=True)
 
-    await world.break_()
-    undisturbed = await world.order("passes", die_at="")
-    assert undisturbed is not None
-    assert undisturbed["dry"]
-    assert undisturbed["outcomes"] == [
-        "clear-session done",
-        "clear-session done",
-        "relink-lab done",
-        "check-routes done",
-    ]
-    await world.settle()
-    wanted = await world.state()
-    assert {path for path in wanted["routes"] if path.startswith("/user/")} == {
-        "/user/ada",
-        "/user/ada/gpu",
-        "/user/emmy/lab",
-    }
-    world.remember()
-    points: list[str] = undisturbed["points"]
-    assert len(set(points)) == len(points)
+    points, wanted = await _undisturbed(world)
     tell(f"\ntwo passes have {len(points)} points")
 
     left = deque(_asked(points))
@@ -334,5 +353,4 @@ async def test_killed_at_any_point_of_a_pass_a_hub_ends_in_the_very_same_set(
         f" {len(wrong)} ended otherwise"
     )
     assert not wrong
-    # Only how often a request waits for its bytes is not the same each time.
-    assert not [point for point in never if point.startswith("write") or point.endswith("#1")]
+    assert not [point for point in never if _sure(point)]
