@@ -76,11 +76,12 @@ class BenchHub:
         self._world = world
         servers = [Server(one.user, one.server) for one in world.subjects if one.has_session]
         self._known: records.Known = {}
+        self._engine = records.open_for_reading(world.url)
         self._memory = dict.fromkeys(servers, Live(ready=True))
 
     async def sessions(self) -> tuple[Session, ...]:
         inventory: KubernetesInventory = self._world.kept["inventory"]
-        return await asyncio.to_thread(records.read, self._world.url, inventory.lab_of, self._known)
+        return await asyncio.to_thread(records.read, self._engine, inventory.lab_of, self._known)
 
     async def known_users(self, names: Collection[str]) -> frozenset[str]:
         with self._world.engine.connect() as connection:

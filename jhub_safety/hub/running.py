@@ -14,7 +14,7 @@ from jupyterhub import orm
 from jupyterhub.app import JupyterHub
 from jupyterhub.user import User
 from jupyterhub.utils import maybe_future, url_escape_path, url_path_join
-from sqlalchemy import make_url
+from sqlalchemy import Engine, make_url
 
 from jhub_safety.errors import Conflict
 from jhub_safety.hub.relink import relink
@@ -37,6 +37,7 @@ class RunningHub:
         self._app = app
         self._inventory = inventory
         self._known: records.Known = {}
+        self._engine: Engine | None = None
 
     # -- what it knows
 
@@ -44,13 +45,11 @@ class RunningHub:
         url = make_url(self._app.db_url)
         if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
             return await self._sessions_in_memory()
-        connect = self._app.db_kwargs.get("connect_args", {})
+        if self._engine is None:
+            connect = self._app.db_kwargs.get("connect_args", {})
+            self._engine = records.open_for_reading(self._app.db_url, connect_args=connect)
         return await asyncio.to_thread(
-            records.read,
-            self._app.db_url,
-            self._inventory.lab_of,
-            self._known,
-            connect_args=connect,
+            records.read, self._engine, self._inventory.lab_of, self._known
         )
 
     async def _sessions_in_memory(self) -> tuple[Session, ...]:

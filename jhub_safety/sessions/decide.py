@@ -246,10 +246,9 @@ def _of_lab(
 def _of_routes(seen: Observation) -> Iterator[Finding]:
     if seen.routes is None or seen.live is None:
         return
-    sessions = {session.server for session in seen.sessions}
-    for server, target in seen.routes.items():
-        live = seen.live.get(server)
-        if server not in sessions and (live is None or not (live.pending or live.ready)):
+    for server in sorted(seen.routes.keys() - {session.server for session in seen.sessions}):
+        target, live = seen.routes[server], seen.live.get(server)
+        if live is None or not (live.pending or live.ready):
             yield Finding(
                 Verdict.ROUTE_DEAD,
                 server,

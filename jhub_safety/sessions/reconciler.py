@@ -13,6 +13,7 @@ from traitlets.config import LoggingConfigurable
 from traitlets.utils.importstring import import_item
 
 from jhub_safety import metrics
+from jhub_safety.collector import resting
 from jhub_safety.errors import Conflict, Doubt
 from jhub_safety.journal import Journal
 from jhub_safety.plan import Plan
@@ -238,9 +239,13 @@ class SessionReconciler(LoggingConfigurable):  # type: ignore[misc]
 
     async def judge(self, seen: Observation, *, everything: bool = False) -> Judgement:
         """In a thread: with 10,000 sessions it takes longer than a request may wait."""
-        return await asyncio.to_thread(
-            decide, seen, self._rules(len(seen.sessions)), self._label, everything=everything
-        )
+        rules = self._rules(len(seen.sessions))
+
+        def judge() -> Judgement:
+            with resting():
+                return decide(seen, rules, self._label, everything=everything)
+
+        return await asyncio.to_thread(judge)
 
     async def survey(self, *, over_cap: bool = False, count: bool = True) -> Observation:
         """Read the three records.

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from sqlalchemy import (
     URL,
     Connection,
-    DateTime,
+    Engine,
     Integer,
     Text,
     Unicode,
@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from jhub_safety.collector import resting
 from jhub_safety.errors import Doubt
 from jhub_safety.sessions.model import Server, Session
 
@@ -51,7 +52,8 @@ _SPAWNERS = table(
     column("server_id", Integer),
     column("name", Unicode),
     column("state", Text),
-    column("started", DateTime),
+    # Read as it is stored: only rows that are new are parsed.
+    column("started", Text),
 )
 _SERVERS = table("servers", column("id", Integer), column("ip", Unicode), column("port", Integer))
 _ACTIVE = (
@@ -104,7 +106,7 @@ def steps(
     while True:
         rows = connection.execute(_ACTIVE.where(_SPAWNERS.c.id > last).limit(step))
         # Comparing SQLAlchemy's own rows costs as much as reading them.
-        found = [tuple(row) for row in rows]
+        found = [*map(tuple, rows.all())]
         if end:
             connection.rollback()
         made = [former.get(row) or _session(row, lab_of) for row in found]
@@ -131,23 +133,41 @@ def _session(row: Any, lab_of: LabOf) -> Session:
         address=f"{host}:{port}" if ip else "",
         place=place if isinstance(place, str) else None,
         claim=claim if isinstance(claim, str) else None,
-        started=started.replace(tzinfo=UTC) if isinstance(started, datetime) else None,
+        started=_when(started),
     )
 
 
-def read(url: str, lab_of: LabOf, known: Known | None = None, **engine: Any) -> tuple[Session, ...]:
-    """Every session of the database at *url*; blocking, for a thread. *known*: as in steps.
+def _when(stored: object) -> datetime | None:
+    """SQLite gives text, other databases a datetime; in UTC without saying so."""
+    try:
+        found = datetime.fromisoformat(stored) if isinstance(stored, str) else stored
+    except ValueError:
+        return None
+    return found.replace(tzinfo=UTC) if isinstance(found, datetime) else None
+
+
+def open_for_reading(url: str, **options: Any) -> Engine:
+    """An engine to read from again and again; it keeps no connection, and makes no file.
+
+    Raises:
+        Doubt: nothing can be read at such a URL.
+    """
+    try:
+        return create_engine(_read_only(make_url(url)), **{**options, "poolclass": NullPool})
+    except (SQLAlchemyError, ImportError) as error:
+        raise Doubt(f"the hub's database cannot be read: {type(error).__name__}") from error
+
+
+def read(source: str | Engine, lab_of: LabOf, known: Known | None = None) -> tuple[Session, ...]:
+    """Every session of the database at that URL; blocking, for a thread. *known*: as in steps.
 
     Raises:
         Doubt: the database could not be read.
     """
+    engine = open_for_reading(source) if isinstance(source, str) else source
     try:
-        made = create_engine(_read_only(make_url(url)), **{**engine, "poolclass": NullPool})
-        try:
-            with made.connect() as connection:
-                return tuple(one for step in steps(connection, lab_of, known) for one in step)
-        finally:
-            made.dispose()
+        with resting(), engine.connect() as connection:
+            return tuple([one for step in steps(connection, lab_of, known) for one in step])
     except (SQLAlchemyError, ImportError) as error:
         # Its text may hold statements and parameters.
         raise Doubt(f"the hub's database cannot be read: {type(error).__name__}") from error
