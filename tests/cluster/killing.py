@@ -230,6 +230,11 @@ class Orders:
             for spawner in user.spawners.values():
                 # As in a hub that was started after they were.
                 spawner.api_token = ""
+        # A hub that reached its point did not live on to here. One that did not must not find
+        # more labs gone within the hour than is plausible: it would want a third sighting.
+        absences = self._reconciler._absences
+        for kept in (absences._missing, absences._gone, absences._believed):
+            kept.clear()
         points = Points(die_at)
         _points.set(points)
         asyncio.get_running_loop().set_task_factory(_task)
