@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import logging
 import os
 import secrets
 import socket
@@ -24,8 +23,6 @@ from jhub_safety import __version__
 from jhub_safety.errors import SafetyError
 from jhub_safety.plan import Plan
 from jhub_safety.sessions.operations import Operations, Proposal
-
-log = logging.getLogger("jhub_safety")
 
 #: Plans that were shown and not yet carried out; the oldest goes first.
 KEPT = 20

@@ -48,6 +48,8 @@ class ExtrasMixin(StartsMixin):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._extras: tuple[Settled, ...] = ()
         self._extra_claims: dict[str, str] = {}
+        #: This server's home as it was settled for this start.
+        self._home_claim: Claim | None = None
         super().__init__(*args, **kwargs)
 
     def get_state(self) -> dict[str, Any]:
@@ -123,8 +125,16 @@ class ExtrasMixin(StartsMixin):
             claim = await claims.read(wanted.saved)
             return decide(wanted, {} if claim is None else {claim.name: claim})
         # All of this owner's, also under the names and ids they went by before.
-        hashes = sorted({one.hash for one in self._also_known_as(wanted.owner)})
-        found = await claims.list(f"{OWNER_LABEL} in ({','.join(hashes)})")
+        hashes = {one.hash for one in self._also_known_as(wanted.owner)}
+        witness = self._home_claim
+        if witness is not None and OWNER_LABEL in witness.labels:
+            hashes.add(witness.labels[OWNER_LABEL])
+        else:
+            witness = None
+        found = await claims.list(f"{OWNER_LABEL} in ({','.join(sorted(hashes))})")
+        if witness is not None and witness.name not in found:
+            # An empty 200: nobody's volume is made on that.
+            raise Doubt(f"the listing of claims does not show {witness.name}, which is there")
         for name in wanted.names:
             claim = await claims.read(name)
             if claim is not None:
@@ -247,7 +257,10 @@ class ExtrasMixin(StartsMixin):
 
     async def _refuse_extra(self, decision: Decision) -> None:
         claim = next((one for one in decision.claims if one.name == decision.name), None)
-        story = f"{decision.why}. Run: jhub-safety {decision.command}"
+        # jhub-safety claims explain knows homes only.
+        about = " ".join(one.name for one in decision.claims)
+        look = f"describe pvc {about}" if about else f"get pvc -l component={COMPONENT}"
+        story = f"{decision.why}. Run: kubectl -n {self.namespace} {look}"
         try:
             await events.warn_about_claim(
                 self.api,

@@ -190,15 +190,22 @@ class LabsMixin(HomesMixin):
             pause = min(2 * pause, PAUSES[1])
 
     async def _given_up_within(self, seconds: float) -> bool:
-        """A pause that ends at once when an administrator gives up what the hub is doing."""
+        """A pause of a check that ends at once when the check is given up.
+
+        The check alone: the stop that it may go over into stays pending while the cluster does
+        not answer, as any other.
+        """
         try:
             await asyncio.wait_for(self.given_up.wait(), seconds)
         except TimeoutError:
             return False
+        self.given_up.clear()
         return True
 
     def _lab_is_gone(self) -> None:
         """Before its session ends: a hub that is killed in between does it again."""
+        if self.sessions != "enforce":
+            return
         # By the class: a function that is a class attribute would get the spawner twice.
         if (told := type(self).on_gone) is not None:
             told(self)

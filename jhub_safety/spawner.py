@@ -80,6 +80,7 @@ class SafetyMixin(ExtrasMixin):
             await self._refuse(decision)
         self.pvc_name = decision.name
         self._pvc_exists = self._home_settled = True
+        self._home_claim = decision.claim
         if self.grow_homes and decision.claim is not None and self.storage_capacity:
             await self._mind_the_size(self.storage_capacity, decision.claim)
         # Former names are kept until the claim itself carries the present one.

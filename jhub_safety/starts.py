@@ -12,6 +12,7 @@ What is overridden of KubeSpawner 7.1, and what was seen without it:
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -90,7 +91,8 @@ class StartsMixin(LabsMixin):
                 return starting.result()
             raise SpawnRefused(
                 "given-up",
-                f"The start of {self._log_name} was ended by an administrator. Nothing was lost.",
+                f"The start of {self._log_name} was ended by an administrator. Nothing was lost. "
+                f"What is there now: jhub-safety sessions list {shlex.quote(self.user.name)}",
                 "This start was ended by an administrator. Nothing was lost; you can try again.",
                 retryable=True,
             )

@@ -147,7 +147,6 @@ async def _through_socket(site: Site) -> ThroughSocket | OSError:
     except OSError as missing:
         return missing
     client = aiohttp.ClientSession("http://hub", connector=aiohttp.UnixConnector(str(site.socket)))
-    error: OSError
     try:
         async with client.get("/hub", timeout=aiohttp.ClientTimeout(total=30)) as answer:
             name = (await answer.json())["hub"]
@@ -225,7 +224,7 @@ def _inventory(site: Site, absences: Absences, count: Callable[[], int]) -> Inve
     hub = site.hub
     cls = import_item(hub.reconciler.inventory_class)
     if not issubclass(cls, KubernetesInventory):
-        return cast("Inventory", cls(config=hub.everything))
+        return cast("Inventory", cls(absences=absences, config=hub.everything))
     made: Inventory = cls(
         site.cluster.api,
         hub.hub_name,

@@ -47,7 +47,7 @@ async def sign_of_life(
     is there but our own, and nobody else has its SQLite file open.
 
     Raises:
-        Doubt: the pods could not be listed.
+        Doubt: the pods could not be listed, or a port neither answers nor refuses.
     """
     for host, port in hub.addresses:
         if await _accepts(host, port):
@@ -66,8 +66,11 @@ async def _accepts(host: str, port: int) -> bool:
     try:
         async with asyncio.timeout(KNOCK):
             _, writer = await asyncio.open_connection(host, port)
-    except (OSError, TimeoutError):
+    except ConnectionRefusedError:
         return False
+    except OSError as error:
+        # A time-out or a way that is closed: it may listen there all the same.
+        raise Doubt(f"{host}:{port} does not answer ({type(error).__name__})") from error
     writer.close()
     with suppress(OSError):
         await writer.wait_closed()

@@ -81,7 +81,10 @@ class Watch:
     def _make_inventory(self) -> Inventory:
         cls = import_item(self.reconciler.inventory_class)
         if not issubclass(cls, KubernetesInventory):
-            return cast("Inventory", cls(config=self._app.config, log=self._app.log))
+            return cast(
+                "Inventory",
+                cls(absences=LabsMixin.absences, config=self._app.config, log=self._app.log),
+            )
         app = self._app
         made: Inventory = cls(
             self._api(),
@@ -143,8 +146,10 @@ def wire(app: JupyterHub, spawner_class: type) -> None:
 
     @wraps(cleanup)
     async def cleaned_up() -> None:
-        for one in watch:
-            await one.end()
-        await cleanup()
+        try:
+            for one in watch:
+                await one.end()
+        finally:
+            await cleanup()
 
     app.start, app.cleanup = started, cleaned_up

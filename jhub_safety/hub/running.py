@@ -148,6 +148,8 @@ class RunningHub:
             drop_tokens(self._app.db, user, server.name)
         finally:
             spawner._stop_pending = False
+            # When it failed (the proxy did not answer), polls look at the cluster again.
+            spawner.leave_lab = False
 
     # -- what hangs
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from traitlets.config import LoggingConfigurable
 
+from jhub_safety.sessions.absence import Absences
 from jhub_safety.sessions.model import Lab, LabIdentity, Listing, Session
 from jhub_safety.sessions.presence import Sighting
 
@@ -22,6 +23,11 @@ class Inventory(LoggingConfigurable):  # type: ignore[misc]
 
     #: Whether :meth:`take` goes by the sessions it is given; otherwise both are read at once.
     needs_sessions = True
+
+    def __init__(self, *, absences: Absences | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        #: What is missing, as all parts of the hub count it.
+        self._absences = absences or Absences()
 
     @abstractmethod
     def lab_of(self, user: str, server: str, state: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -103,13 +103,12 @@ class KubernetesInventory(Inventory):
         **kwargs: Any,
     ) -> None:
         """*count*: how many sessions the hub has, for the cap of *absences*."""
-        super().__init__(**kwargs)
+        super().__init__(absences=absences, **kwargs)
         self._api = api
         self._hub = hub
         self._namespace = None if everywhere else namespace
         self._home = namespace
         self._selector = f"component={component}"
-        self._absences = absences or Absences()
         self._count = count
         self._timeout = timeout
         #: By their rows of the latest listing.

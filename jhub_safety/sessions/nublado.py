@@ -182,13 +182,12 @@ class NubladoInventory(Inventory):
 
         Without it, as many as there were at the latest listing.
         """
-        super().__init__(**kwargs)
+        super().__init__(absences=absences, **kwargs)
         if not self.controller_url:
             raise ConfigError(
                 f"{type(self).__name__}.controller_url is not set; "
                 "it must be as https://data.example.org"
             )
-        self._absences = absences or Absences()
         self._count = count
         #: All of the latest listing: how many sessions there were, whether any had a lab, and who
         #: has a named server.

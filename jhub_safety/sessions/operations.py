@@ -126,7 +126,7 @@ class Operations:
         )
 
     async def execute(self, plan: Plan) -> tuple[Outcome, ...]:
-        """Carry out a plan that was shown. It waits for a pass that runs."""
+        """Carry out a plan that was shown."""
         return await self._reconciler.execute(plan)
 
 

@@ -363,9 +363,12 @@ class SessionReconciler(LoggingConfigurable):  # type: ignore[misc]
             self.log.warning("The next pass changes nothing, either: %s", error)
 
     async def execute(self, plan: Plan) -> tuple[Outcome, ...]:
-        """Carry out a plan on an operator's word, when no pass runs."""
-        async with self._one_at_a_time:
-            return await self._act(plan)
+        """Carry out a plan on an operator's word.
+
+        It does not wait for a pass: that may hang in the very stop that is to be given up. Each
+        action reads its target again, and leaves what the hub is busy with.
+        """
+        return await self._act(plan)
 
     async def _act(self, plan: Plan) -> tuple[Outcome, ...]:
         outcomes = await self._executor.execute(plan)

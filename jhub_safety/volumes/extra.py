@@ -105,7 +105,6 @@ def _on_record(wanted: Wanted, saved: str, claim: Claim | None) -> Decision:
             saved,
             f"the hub's record of {wanted.owner} names claim {saved} for volume "
             f"{wanted.volume.name}, which no longer exists: data was here and is missing",
-            command=f"claims explain {wanted.owner.arguments}",
         )
     if _was_theirs(wanted, claim):
         return _take(wanted, Row.RENAMED, claim, "its annotations name this user as before")
@@ -161,7 +160,6 @@ def _several(wanted: Wanted, claims: tuple[Claim, ...]) -> Decision:
         wanted.name,
         f"{len(claims)} claims may be volume {wanted.volume.name} of {wanted.owner}: {listed}",
         claims=claims,
-        command=f"claims explain {wanted.owner.arguments}",
     )
 
 
@@ -172,5 +170,4 @@ def _refuse(wanted: Wanted, row: Row, claim: Claim, why: str) -> Decision:
         claim.name,
         f"volume {wanted.volume.name} of {wanted.owner}: {why}",
         claims=(claim,),
-        command=f"claims explain {wanted.owner.arguments}",
     )

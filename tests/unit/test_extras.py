@@ -273,14 +273,28 @@ async def test_a_refusal_changes_nothing_and_says_what_to_do(place, caplog, clai
     error = caught.value
     assert (error.code, error.retryable) == (code, False)
     assert place.cluster.writes() == []
-    assert "Run: jhub-safety claims explain alice" in error.story
-    assert [(reason, "Run: jhub-safety" in told) for _, reason, told in place.events] == [
-        ("VolumeRefused", True)
-    ]
+    looks = {"gone": "get pvc -l component=extra-pvc", "several": "describe pvc one two"}
+    look = looks.get(code, "describe pvc postgres-alice")
+    [(_, reason, told)] = place.events
+    assert reason == "VolumeRefused"
+    for text in (error.story, told):
+        assert f"Run: kubectl -n default {look}" in text
     # Nothing of the story is shown to the user.
     assert "one of your volumes could not be mounted" in error.jupyterhub_message
     assert "postgres" not in error.jupyterhub_message
     assert error.story in caplog.text
+
+
+async def test_no_volume_is_made_on_a_listing_that_does_not_show_the_home(place):
+    """An empty 200 would else give a user whose volume has another name a second one."""
+    alice = Owner("default", "alice")
+    made = place.spawner()
+    made._home_claim = claim("claim-alice", alice.annotations("own"), alice.labels())
+    with pytest.raises(SpawnRefused) as caught:
+        await made._settle_extras()
+    assert caught.value.retryable
+    assert "does not show claim-alice" in caught.value.story
+    assert place.cluster.writes() == []
 
 
 async def test_a_refusal_without_the_right_to_write_events_is_one_all_the_same(place):

@@ -19,7 +19,7 @@ from traitlets.config import Config
 
 from jhub_safety.cli import hubalive
 from jhub_safety.cluster.notes import Note
-from jhub_safety.errors import ConfigError, SafetyError
+from jhub_safety.errors import ConfigError, Doubt, SafetyError
 from jhub_safety.hubconfig import understand_sessions
 from tests.unit.given import HUB, NAMESPACE
 from tests.unit.session_world import (
@@ -399,3 +399,14 @@ def until(terminal: int, words: bytes, seconds: float = 20.0) -> bytes:
                 break
             seen += more
     return seen
+
+
+async def test_a_port_that_neither_answers_nor_refuses_is_doubt(monkeypatch):
+    """A time-out is no proof that no hub listens there."""
+
+    async def silent(*_):
+        raise TimeoutError
+
+    monkeypatch.setattr(asyncio, "open_connection", silent)
+    with pytest.raises(Doubt, match="hub:8081 does not answer"):
+        await hubalive._accepts("hub", 8081)
