@@ -67,7 +67,7 @@ class ExtrasMixin(StartsMixin):
 
     async def _settle_extras(self) -> None:
         """Every declared volume has its claim, or the start is refused."""
-        volumes = parse_all(self.extra_pvcs)
+        volumes = self._extra_volumes()
         try:
             # With homes left to KubeSpawner nobody has asked before.
             self._identity = await self.owner_identity() if volumes else self._identity
@@ -159,8 +159,12 @@ class ExtrasMixin(StartsMixin):
         """True for the name of a claim that is made when extra volumes are settled."""
         return claim in map(self._expand_user_properties, self._declared_names())
 
+    def _extra_volumes(self) -> tuple[ExtraVolume, ...]:
+        """Every volume of this server beside the home."""
+        return parse_all(self.extra_pvcs)
+
     def _declared_names(self) -> tuple[str, ...]:
-        return tuple(volume.name for volume in parse_all(self.extra_pvcs))
+        return tuple(volume.name for volume in self._extra_volumes())
 
     def _also_known_as(self, owner: Owner) -> list[Owner]:
         by_name = replace(owner, identity=None)

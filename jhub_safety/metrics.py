@@ -42,3 +42,8 @@ RESIZES = Counter(
     "Claims that were to be enlarged at a start: asked for, or failed.",
     ["outcome"],
 )
+DATABASE_NOTICES = Counter(
+    "jhub_safety_database_notices_total",
+    "What users were told about their databases, by database and code (docs: Databases).",
+    ["database", "code"],
+)

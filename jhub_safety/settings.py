@@ -11,6 +11,7 @@ from traitlets import Bool, Enum, Float, HasTraits, List, TraitError, Unicode, d
 from traitlets.config import Config, Configurable
 
 from jhub_safety.errors import ConfigError
+from jhub_safety.sidecars.server import parse_servers
 from jhub_safety.volumes.declared import parse_all
 from jhub_safety.volumes.names import BUILT_IN, OWN, Generation
 from jhub_safety.volumes.slugs import StyleName
@@ -219,6 +220,68 @@ class SafetySettings(Configurable):  # type: ignore[misc]
         """,
     )
 
+    databases: List[Any] = List(
+        config=True,
+        help="""
+        Private database servers beside each lab: ``["postgres"]``, or dictionaries with ``kind``
+        (``postgres``, ``mysql``, ``mariadb``, or a dotted path) and optionally ``name``, ``image``,
+        ``capacity``, ``class``, ``resources``, ``env``, ``args``, ``run_as`` and more (docs:
+        Databases). Each has a claim of its own, which outlives the lab.
+
+        Danger: an entry is known by its ``name``. Change it, and users get a new, empty database
+        beside the former one; that is logged.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    ownership = Enum(
+        ["auto", "always", "off"],
+        "auto",
+        config=True,
+        help="""
+        Give the home and the databases' folders to the lab's user, by an init container that runs
+        as root and can do nothing else. ``auto``: in labs that have a database. ``always``: in
+        every lab. ``off``: never.
+
+        Only what is not writable for the user is changed, and never what is in a home. Where a
+        namespace refuses containers that run as root, ``fsGroup`` is used instead.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    ownership_paths = List(
+        Unicode(),
+        config=True,
+        help="""
+        Further paths in the lab, such as ``/home/jovyan/shared``, whose folders are given to the
+        lab's user while they still belong to root. Only paths at which something is mounted.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    ownership_image = Unicode(
+        "busybox:1.37",
+        config=True,
+        help="""
+        Image of the init container of ``ownership``; it needs ``sh``, ``stat`` and ``chown``.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    home_mount_path = Unicode(
+        "/home/jovyan",
+        config=True,
+        help="""
+        Where the home is mounted in the lab, for homes whose claim KubeSpawner does not make.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
     journal = Unicode(
         "jhub-safety.journal",
         config=True,
@@ -238,6 +301,15 @@ class SafetySettings(Configurable):  # type: ignore[misc]
     def _usable_volumes(self, proposal: Any) -> Any:
         try:
             parse_all(proposal.value)
+        except ConfigError as error:
+            raise TraitError(str(error)) from error
+        return proposal.value
+
+    @validate("databases")
+    def _usable_databases(self, proposal: Any) -> Any:
+        try:
+            volumes = [one.volume_entry() for one in parse_servers(proposal.value)]
+            parse_all(volumes, f"{SECTION}.databases")
         except ConfigError as error:
             raise TraitError(str(error)) from error
         return proposal.value

@@ -23,8 +23,8 @@ from sqlalchemy.orm import object_session
 from tornado.web import HTTPError
 
 from jhub_safety.cluster import landmark
+from jhub_safety.databases import DatabasesMixin
 from jhub_safety.errors import Conflict, Doubt
-from jhub_safety.extras import ExtrasMixin
 from jhub_safety.hubdb.records import FORMER_USERS, former_users
 from jhub_safety.sessions.records import PLACE
 from jhub_safety.volumes.lifecycle import delete_own, hand_over, is_home_of
@@ -32,7 +32,7 @@ from jhub_safety.volumes.model import Verdict
 from jhub_safety.volumes.names import Generation
 
 
-class SafetyMixin(ExtrasMixin):
+class SafetyMixin(DatabasesMixin):
     """Put in front of a KubeSpawner class: ``class MySpawner(SafetyMixin, MyKubeSpawner)``.
 
     Override :meth:`owner_identity` where the login provider's stable id is not in auth_state.

@@ -1,0 +1,1 @@
+"""A private database server beside each lab, whose data outlives it."""

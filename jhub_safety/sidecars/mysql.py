@@ -1,0 +1,72 @@
+"""MySQL and MariaDB, by their official images or ones that keep their contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
+
+from jhub_safety.sidecars.server import DatabaseServer
+
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class MySQL(DatabaseServer):
+    """A MySQL whose accounts have no password, and which listens to nobody but the lab."""
+
+    kind: ClassVar[str] = "mysql"
+    listens: ClassVar[Mapping[str, frozenset[str]]] = MappingProxyType({"bind_address": _LOOPBACK})
+    # The server of the first initialization has no network, so that TCP means ready. MariaDB 11
+    # has no program of the former name any more.
+    ready: ClassVar[str] = (
+        "$(command -v mariadb-admin || command -v mysqladmin) --no-defaults --protocol=tcp "
+        "--host=127.0.0.1 --port=$JHS_PORT --user=$JHS_USER ping"
+    )
+    server_version: ClassVar[str] = (
+        "$(command -v mariadbd || command -v mysqld) --no-defaults --version | sed -n "
+        "-e 's/.* Ver \\([0-9]*\\.[0-9]*\\)[^ ]*MariaDB.*/mariadb-\\1/p' "
+        "-e t -e 's/.* Ver \\([0-9]*\\.[0-9]*\\).*/mysql-\\1/p'"
+    )
+    # Written beside the data by this library; data from before it says "unknown", and the server
+    # itself refuses what it cannot read.
+    data_version: ClassVar[str] = (
+        "[ -d $JHS_DATA/mysql ] && { cat $JHS_DATA/../.jhub-safety-version || echo unknown; }"
+    )
+
+    # Client programs log in by the name of the account that they run as. Refused, and left alone,
+    # when the user has given root a password.
+    after_ready: ClassVar[str] = (
+        "$(command -v mariadb || command -v mysql) --no-defaults --protocol=tcp --host=127.0.0.1 "
+        "--port=$JHS_PORT --user=root --execute=\"CREATE USER IF NOT EXISTS '$JHS_USER'@'%'; "
+        "GRANT ALL ON *.* TO '$JHS_USER'@'%' WITH GRANT OPTION\""
+    )
+
+    image: str = "mysql:8.4"
+    port: int = 3306
+
+    def environment(self) -> dict[str, str]:
+        return {"MYSQL_ALLOW_EMPTY_PASSWORD": "1", "MYSQL_DATABASE": self.database}
+
+    def arguments(self) -> list[str]:
+        # An argument that begins with "-" makes both images put their server's name before it.
+        return [
+            f"--datadir={self.data}",
+            "--bind-address=127.0.0.1",
+            f"--port={self.port}",
+        ]
+
+    def client_environment(self) -> dict[str, str]:
+        return {
+            "MYSQL_HOST": "127.0.0.1",
+            "MYSQL_TCP_PORT": str(self.port),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class MariaDB(MySQL):
+    """The same of MariaDB."""
+
+    kind: ClassVar[str] = "mariadb"
+    image: str = "mariadb:11.4"
