@@ -11,7 +11,19 @@ from types import FrameType
 
 import click
 
-from . import binaries, borrowed, built, cgroups, debian, images, info, processes, record, root
+from . import (
+    binaries,
+    borrowed,
+    built,
+    cgroups,
+    debian,
+    images,
+    info,
+    processes,
+    recipes,
+    record,
+    root,
+)
 from .errors import ClusterError
 from .paths import Instance, binaries_dir
 from .progress import Progress
@@ -118,14 +130,25 @@ def status(name: str) -> None:
 
 
 @main.command("images")
-def list_images() -> None:
-    """Build the images that are missing, and say where their archives are."""
+@click.option("--name", default="", help="Load TAGS into this running cluster too.")
+@click.argument("tags", nargs=-1)
+def list_images(name: str, tags: tuple[str, ...]) -> None:
+    """Build images that are missing, and say where their archives are.
+
+    TAGS: of the images that are made on demand, "postgres:15"; or "all". Without any, those that
+    every cluster has.
+    """
+    instance = _instance(name) if name else None
     _go_on_as_root()
     with _failures_told():
-        debian.ensure_programs(Progress())
-        for image in images.ensure(Progress()):
+        progress = Progress()
+        debian.ensure_programs(progress)
+        wanted = tuple(entry.tag for entry in recipes.RECIPES) if tags == ("all",) else tags
+        for image in images.ensure(progress, wanted or None):
             size = image.archive.stat().st_size / 1e6
             click.echo(f"{image.tag:24} {size:6.0f} MB  {image.archive}")
+        if instance is not None:
+            built.load_images(instance, wanted, progress)
 
 
 @main.command()

@@ -50,8 +50,7 @@ def is_up(instance: Instance, found: Record | None) -> bool:
 
 def is_current(instance: Instance, found: Record) -> bool:
     """Whether "up" would have nothing to do."""
-    imported = all(found.images.get(image.tag) == image.key for image in images.known())
-    return imported and is_up(instance, found)
+    return _has(found, images.known()) and is_up(instance, found)
 
 
 def prepare(progress: Progress) -> tuple[images.Image, ...]:
@@ -204,6 +203,30 @@ def _import_images(
                 images.import_into(instance, image)
             found.images[image.tag] = image.key
             found.save(instance)
+
+
+def load_images(instance: Instance, tags: Iterable[str], progress: Progress) -> None:
+    """Give a running cluster images that it has only when they are asked for; build them first."""
+    debian.ensure_programs(progress)
+    wanted = images.ensure(progress, tags)
+    found = record.load(instance)
+    if found is not None and _has(found, wanted):
+        return
+    with locks.held(instance.lock, progress):
+        # Read again: another run may have loaded some while this one waited.
+        found = record.load(instance)
+        if found is None or not is_up(instance, found):
+            raise ClusterError(f"{instance.name} is not up, so it can be given no images")
+        _import_images(instance, found, wanted, progress)
+
+
+def has_images(found: Record, tags: Iterable[str]) -> bool:
+    """Whether a cluster was given these images, as their recipes are now."""
+    return _has(found, images.known(tags))
+
+
+def _has(found: Record, wanted: Iterable[images.Image]) -> bool:
+    return all(found.images.get(image.tag) == image.key for image in wanted)
 
 
 def down(instance: Instance, progress: Progress, *, purge: bool) -> None:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import archive, commands, debian, locks, rootfs
+from .errors import ClusterError
 from .paths import Instance, images_dir
 from .progress import Progress
-from .recipes import RECIPES, Recipe
+from .recipe import Recipe
+from .recipes import RECIPES, recipe
 
 # Kubernetes looks for images in this namespace of containerd only.
 _CRI_NAMESPACE = "k8s.io"
@@ -24,10 +26,22 @@ class Image:
     archive: Path
 
 
-def known() -> tuple[Image, ...]:
-    """Every image of the table and where its archive is or will be."""
+def known(tags: Iterable[str] | None = None) -> tuple[Image, ...]:
+    """Those of `tags`, or what a cluster always has, and where their archives are or will be.
+
+    Raises ClusterError for a tag that the table does not have.
+    """
     suite = debian.suite()
-    return tuple(_image(entry, suite) for entry in RECIPES)
+    return tuple(_image(entry, suite) for entry in _chosen(tags))
+
+
+def _chosen(tags: Iterable[str] | None) -> tuple[Recipe, ...]:
+    if tags is None:
+        return tuple(entry for entry in RECIPES if not entry.on_demand)
+    try:
+        return tuple(recipe(tag) for tag in dict.fromkeys(tags))
+    except KeyError as error:
+        raise ClusterError(str(error.args[0])) from error
 
 
 def _image(entry: Recipe, suite: str) -> Image:
@@ -36,16 +50,17 @@ def _image(entry: Recipe, suite: str) -> Image:
 
 
 def ensure(progress: Progress, tags: Iterable[str] | None = None) -> tuple[Image, ...]:
-    """Build the archives that are missing; all of the table, or those of `tags`."""
-    wanted = None if tags is None else set(tags)
+    """Build the archives that are missing: those of `tags`, or of what a cluster always has.
+
+    Raises ClusterError for a tag that the table does not have.
+    """
     suite = debian.suite()
     images = []
-    for entry in RECIPES:
-        if wanted is not None and entry.tag not in wanted:
-            continue
+    for entry in _chosen(tags):
         image = _image(entry, suite)
         if not image.archive.exists():
-            with locks.held(images_dir() / "build.lock", progress):
+            # One lock an image: workers of a test run that need different ones build at once.
+            with locks.held(images_dir() / f"{entry.file_stem}.lock", progress):
                 # Another run may have built it while this one waited.
                 if not image.archive.exists():
                     with progress.step(f"Building the image {entry.tag}", about=entry.about):

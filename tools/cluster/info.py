@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +96,28 @@ def ensure_up(
     return _info(instance, built.up(instance, progress))
 
 
+def ensure_images(name: str, tags: Iterable[str], progress: Progress | None = None) -> None:
+    """See to it that pods of the running cluster `name` find the database images `tags`.
+
+    tags: as in databases.py, "postgres:15". Where there is a registry (kind, k3d, current) nothing
+        is done: the official images have the same names and are pulled.
+    Takes no time when they are there; else builds (20 s each) and imports (2 s each) them.
+    Raises ClusterError when the cluster is not up, a tag is not known, or building fails.
+    """
+    instance = Instance(name)
+    found = record.load(instance)
+    if found is None:
+        raise ClusterError(f"There is no cluster {name}: bring it up first (up --name {name})")
+    if found.kind != built.KIND:
+        return
+    wanted = tuple(tags)
+    if root.needed():
+        if not built.has_images(found, wanted):
+            _as_root(["images", "--name", name, *wanted])
+        return
+    built.load_images(instance, wanted, progress or Progress())
+
+
 def _choose(kind: str, found: Record | None) -> str:
     if kind != "auto":
         return kind
@@ -103,7 +126,11 @@ def _choose(kind: str, found: Record | None) -> str:
 
 
 def _up_as_root(name: str) -> None:
-    argv = root.command(["up", "--quiet", "--name", name, "--cluster", built.KIND])
+    _as_root(["up", "--quiet", "--name", name, "--cluster", built.KIND])
+
+
+def _as_root(arguments: list[str]) -> None:
+    argv = root.command(arguments)
     if subprocess.run(argv, cwd=REPOSITORY, check=False).returncode != 0:
         raise ClusterError(f"{' '.join(argv)} failed: see above")
 

@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import commands, debian
+from . import bases, commands, debian, downloads
 from .errors import ClusterError
-from .recipes import Recipe
+from .recipe import Recipe
 
 _FOLDERS = ("bin", "dev", "etc", "home", "proc", "root", "run", "sys", "tmp", "usr/bin", "var")
 
@@ -37,6 +37,7 @@ _DROPPED = (
     "usr/share/man",
     "usr/share/info",
     "usr/share/locale",
+    "usr/share/i18n",
     "var/cache/apt",
     "var/cache/debconf",
     "var/lib/apt/lists",
@@ -74,17 +75,21 @@ def _busybox(target: Path) -> None:
 
 
 def _debian(recipe: Recipe, target: Path, log: Path) -> None:
-    mirror = debian.mirror()
-    argv: list[str | Path] = ["debootstrap", "--variant=minbase"]
-    if recipe.packages:
-        argv.append(f"--include={','.join(recipe.packages)}")
-    argv += [mirror.suite, target, mirror.url]
-    # A mount namespace of its own: what debootstrap mounts into the folder (/proc, /sys) is gone
-    # when it ends, however it ends, and removing the folder later cannot reach the host's.
-    isolated = ["unshare", "--mount", "--propagation", "private", "--"]
-    commands.run([*isolated, *argv], what=f"debootstrap for {recipe.tag}", log=log)
+    bases.unpack(target, log)
     env = _environment(target)
-    script = "set -eu\n"
+    for download in recipe.downloads:
+        downloads.unpack(download, target, log)
+    for inside, source in recipe.files:
+        shutil.copy(source, target / inside.lstrip("/"))
+        (target / inside.lstrip("/")).chmod(0o755)
+    # Programs that look for their libraries beside themselves ask /proc where that is. It goes with
+    # the mount namespace.
+    script = "set -eu\nmount -t proc proc /proc\n"
+    if recipe.packages:
+        script += (
+            f"apt-get update\napt-get install -y --no-install-recommends"
+            f" {' '.join(recipe.packages)}\n"
+        )
     if recipe.requirements is not None:
         shutil.copy(recipe.requirements, target / "tmp" / "requirements.txt")
         script += (
@@ -95,7 +100,7 @@ def _debian(recipe: Recipe, target: Path, log: Path) -> None:
     if Path("/etc/resolv.conf").exists():
         shutil.copy("/etc/resolv.conf", target / "etc" / "resolv.conf")
     commands.run(
-        [*isolated, "chroot", target, "/bin/sh", "-c", script],
+        [*bases.ISOLATED, "chroot", target, "/bin/sh", "-c", script],
         what=f"Installing into {recipe.tag}",
         log=log,
         env=env,
@@ -115,6 +120,9 @@ def _environment(target: Path) -> dict[str, str]:
         (target / "tmp").mkdir(exist_ok=True)
         shutil.copy(authority, target / _CA_INSIDE)
         env["PIP_CERT"] = f"/{_CA_INSIDE}"
+        # For apt, when its mirror is reached by TLS.
+        (target / "tmp" / "apt.conf").write_text(f'Acquire::https::CAInfo "/{_CA_INSIDE}";\n')
+        env["APT_CONFIG"] = "/tmp/apt.conf"  # noqa: S108 - inside the image
     return env | {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": "/root",
@@ -148,5 +156,5 @@ def _strip(target: Path) -> None:
     # apt and dpkg inside a container fail without these.
     for name in ("var/cache/apt/archives/partial", "var/lib/apt/lists/partial", "var/log/apt"):
         (target / name).mkdir(parents=True, exist_ok=True)
-    (target / "etc" / "resolv.conf").unlink(missing_ok=True)
-    (target / "etc" / "hostname").unlink(missing_ok=True)
+    for name in ("etc/resolv.conf", "etc/hostname", bases.POLICY, bases.DPKG_SETTINGS):
+        (target / name).unlink(missing_ok=True)
