@@ -242,7 +242,8 @@ class LabsMixin(HomesMixin):
         self._lab_is_gone()
         if self.delete_stopped_pods:
             try:
-                await self._labs_api().delete(lab, grace=0)
+                # As in starts.py: a database beside it may still be ending.
+                await self._labs_api().delete(lab, grace=None)
             except (Conflict, Doubt) as error:
                 self.log.warning("%s. The next start clears it away.", error)
         return 1 if lab.exit_code is None else lab.exit_code

@@ -210,7 +210,9 @@ class StartsMixin(LabsMixin):
             await self._wait_until_gone(lab)
             return False
         if lab.ended:
-            await self._labs_api().delete(lab, grace=0)
+            # No grace=0: what else is in the pod may still be ending, such as a database. The API
+            # server gives none to a pod that is over.
+            await self._labs_api().delete(lab, grace=None)
             return False
         self.log.warning(
             "Lab %s of %s runs already; it goes on as this session", name, self._log_name

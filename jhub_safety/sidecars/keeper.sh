@@ -16,7 +16,6 @@ state=/run/jhub-safety/$JHS_NAME
 volume=${JHS_DATA%/*}
 reserve=$volume/.jhub-safety-reserve
 half_made=$volume/.jhub-safety-half-made
-tries=2
 child=
 stopping=
 
@@ -126,7 +125,6 @@ await_the_server() {
     [ -z "$JHS_AFTER_READY" ] || eval "$JHS_AFTER_READY" || say "the account was left as it is"
     rm -f "$half_made"
     eval "$JHS_SERVER_VERSION" >"$volume/.jhub-safety-version" 2>/dev/null
-    rm -f "$state/tries"
     : >"$state/ready"
     keep_a_reserve
 }
@@ -138,8 +136,8 @@ rm -f "$state/ready"
 look_at_the_data
 mind_the_space
 
-if [ -z "$stopping" ]; then
-    await_the_server 9>&- &
+# Runs the server to its end. Its last lines become the message (FallbackToLogsOnError).
+run() {
     "$@" &
     child=$!
     [ -z "$stopping" ] || stop
@@ -148,12 +146,18 @@ if [ -z "$stopping" ]; then
         code=$?
         kill -0 "$child" 2>/dev/null || break
     done
+    child=
     [ -z "$stopping" ] || exit 0
-    # It ended by itself. Its last lines become the message (FallbackToLogsOnError).
-    if [ ! -e "$state/ready" ]; then
-        echo x >>"$state/tries"
-        [ "$(wc -l <"$state/tries")" -lt "$tries" ] || : >"$state/failed"
-    fi
     [ "$code" -ne 0 ] || code=1
-    exit "$code"
-fi
+    # Once it has answered, a restart is what it needs.
+    [ ! -e "$state/ready" ] || exit "$code"
+}
+
+[ -z "$stopping" ] || exit 0
+await_the_server 9>&- &
+run "$@"
+say "the server ended before it answered; once more"
+sleep 1
+run "$@"
+: >"$state/failed"
+exit "$code"

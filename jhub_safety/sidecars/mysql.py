@@ -70,3 +70,6 @@ class MariaDB(MySQL):
 
     kind: ClassVar[str] = "mariadb"
     image: str = "mariadb:11.4"
+
+    def environment(self) -> dict[str, str]:
+        return {"MARIADB_ALLOW_EMPTY_ROOT_PASSWORD": "1", "MARIADB_DATABASE": self.database}

@@ -201,7 +201,8 @@ class Hub(HubProcess):
             async with asyncio.timeout(30):
                 # A refusal that takes longer than a second: the browser waits on this page.
                 while page.status < 400:
-                    assert "is starting up" in page.text, page.text
+                    # "is stopping": one that was refused after its pod had been made.
+                    assert "is starting up" in page.text or "stopping" in page.text, page.text
                     await asyncio.sleep(0.1)
                     page = Page(*await client.page(f"hub/{path.replace('spawn', 'spawn-pending')}"))
         return page
