@@ -29,7 +29,7 @@ test: ## everything CI does: lint, documentation, all tests on all supported Jup
 	@$(BOOTSTRAP)
 	@exec $(VENV)/python -m tools.testing
 
-soak: ## kill a hub at every await and write of a pass; half an hour (POINTS=97-103: at these alone)
+soak: ## kill a hub at every await of a pass, stop databases 200 times (POINTS=97-103: only these points)
 	@$(BOOTSTRAP)
 	@POINTS=$(POINTS) exec $(VENV)/python -m tools.testing soak
 
@@ -44,7 +44,7 @@ docs: ## build the documentation, warnings are errors
 	@$(BOOTSTRAP) --only dev
 	$(VENV)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
-bench: ## the benchmarks of benchmarks/ (ONLY=homes|sessions; KEEP=1: keep the 10,000 labs for next time)
+bench: ## the benchmarks of benchmarks/ (ONLY=homes|sessions|databases|ownership; KEEP=1: keep the 10,000 labs for next time)
 	@$(BOOTSTRAP) --only dev
 	@exec $(VENV)/python -m benchmarks $(ONLY) $(if $(KEEP),--keep)
 

@@ -6,23 +6,34 @@ import argparse
 import asyncio
 import sys
 
-from benchmarks import homes, sessions
+from benchmarks import databases, homes, ownership, sessions
 from tools.cluster import ClusterError, Progress, ensure_up
 
 
 def main() -> int:
     """Bring the cluster up and run every benchmark. Gives the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("only", nargs="?", choices=("homes", "sessions"), help="default: both")
+    parser.add_argument(
+        "only",
+        nargs="?",
+        choices=("homes", "sessions", "databases", "ownership"),
+        help="default: all",
+    )
     parser.add_argument("--keep", action="store_true", help="keep the 10,000 labs for next time")
     options = parser.parse_args()
     progress = Progress()
+    if options.only in (None, "ownership"):
+        ownership.run()
+    if options.only == "ownership":
+        return 0
     try:
         cluster = ensure_up("bench", "auto", progress)
-        if options.only != "sessions":
+        if options.only in (None, "homes"):
             asyncio.run(homes.run(cluster, progress))
-        if options.only != "homes":
+        if options.only in (None, "sessions"):
             asyncio.run(sessions.run(cluster, progress, keep=options.keep))
+        if options.only in (None, "databases"):
+            asyncio.run(databases.run(cluster, progress))
     except ClusterError as error:
         print(error, file=sys.stderr)
         return 1

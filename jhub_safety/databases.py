@@ -39,6 +39,8 @@ class _WithoutThem(Exception):
 
 #: The first Kubernetes whose init containers may go on running without a feature gate.
 _NATIVE_SINCE = (1, 29)
+#: Between two looks at what pages have still to show.
+_LOOK_SECONDS = 0.1
 
 
 class DatabasesMixin(ExtrasMixin):
@@ -47,10 +49,13 @@ class DatabasesMixin(ExtrasMixin):
     #: By API server: whether it has native sidecars. By namespace: whether it takes root.
     _native: ClassVar[dict[str, bool]] = {}
     _takes_root: ClassVar[dict[str, bool]] = {}
+    #: Questions about these that are under way.
+    _asking: ClassVar[dict[tuple[str, str], asyncio.Future[bool]]] = {}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._notices: dict[tuple[str, str], Notice] = {}
-        self._unsaid: list[Notice] = []
+        #: How many of the notices each page shows that watches this start.
+        self._shown: dict[object, int] = {}
         #: Names of servers that this start does without, since they kept the lab from starting.
         self._left_out: frozenset[str] = frozenset()
         #: When a start began, on the event loop's clock; None: none is under way.
@@ -100,28 +105,35 @@ class DatabasesMixin(ExtrasMixin):
         if not any(one.startup == "auto" for one in servers):
             return False
         host = self.api.api_client.configuration.host
-        if host not in self._native:
-            what = "asking the API server for its version"
-            version = kube.VersionApi(self.api.api_client)
-            answer = await ask(
-                partial(version.get_code, _preload_content=False),
-                what,
-                timeout=self.claim_request_timeout,
-                patience=self.claim_request_timeout,
-            )
-            try:
-                body = answer.body or {}
-                numbers = (int(body["major"]), int(body["minor"].rstrip("+")))
-            except (KeyError, ValueError, AttributeError):
-                self.log.warning("%s: no version in its answer; taking ordinary containers", what)
-                return False
-            self._native[host] = numbers >= _NATIVE_SINCE
+        if host in self._native:
+            return self._native[host]
+        return await self._shared(("native", host), partial(self._ask_native, host))
+
+    async def _ask_native(self, host: str) -> bool:
+        what = "asking the API server for its version"
+        version = kube.VersionApi(self.api.api_client)
+        answer = await ask(
+            partial(version.get_code, _preload_content=False),
+            what,
+            timeout=self.claim_request_timeout,
+            patience=self.claim_request_timeout,
+        )
+        try:
+            body = answer.body or {}
+            numbers = (int(body["major"]), int(body["minor"].rstrip("+")))
+        except (KeyError, ValueError, AttributeError):
+            self.log.warning("%s: no version in its answer; taking ordinary containers", what)
+            return False
+        self._native[host] = numbers >= _NATIVE_SINCE
         return self._native[host]
 
     async def _admits_root(self, folders: list[ownership.Folder]) -> bool:
         """Ask the API server with a dry run, once for each namespace."""
         if self.namespace in self._takes_root or not folders:
             return self._takes_root.get(self.namespace, True)
+        return await self._shared(("root", self.namespace), self._ask_root)
+
+    async def _ask_root(self) -> bool:
         made = kube.V1Pod(
             metadata=kube.V1ObjectMeta(generate_name="jhub-safety-dry-run-"),
             spec=kube.V1PodSpec(
@@ -156,21 +168,32 @@ class DatabasesMixin(ExtrasMixin):
             )
         return not refused
 
+    async def _shared(self, about: tuple[str, str], question: Callable[[], Any]) -> bool:
+        """Ask once for all starts that wait for the answer: after a restart they come together."""
+        asked = self._asking.get(about)
+        if asked is None or asked.done() or asked.get_loop() is not asyncio.get_running_loop():
+            asked = self._asking[about] = asyncio.ensure_future(question())
+        return await asyncio.shield(asked)
+
     # -- the beginning
 
     def start(self) -> asyncio.Future[Any]:
         self._notices.clear()
-        self._unsaid.clear()
         self._left_out = frozenset()
-        return asyncio.ensure_future(self._start_with_what_runs(super().start))
+        # The first one begins here and now: the progress page may ask before the loop's next turn.
+        return asyncio.ensure_future(self._start_with_what_runs(super().start(), super().start))
 
-    async def _start_with_what_runs(self, start: Callable[[], asyncio.Future[Any]]) -> Any:
+    async def _start_with_what_runs(
+        self, starting: asyncio.Future[Any], again: Callable[[], asyncio.Future[Any]]
+    ) -> Any:
         """A native sidecar whose image cannot be had holds back the lab for ever."""
         loop = asyncio.get_running_loop()
         while True:
             self._began = loop.time()
             try:
-                return await start()
+                started = await starting
+                await self._until_shown()
+                return started
             except _WithoutThem as without:
                 self._left_out |= without.names
                 names = ", ".join(sorted(without.names))
@@ -179,6 +202,7 @@ class DatabasesMixin(ExtrasMixin):
                 if lab is not None and self._is_mine(lab):
                     await self._labs_api().delete(lab, grace=None)
                     await self._wait_until_gone(lab)
+                starting = again()
             finally:
                 self._began = None
 
@@ -223,12 +247,31 @@ class DatabasesMixin(ExtrasMixin):
     # -- the end
 
     async def stop(self, now: bool = False) -> None:
-        if self._servers():
+        usual: int = self.delete_grace_period
+        if need := await self._seconds_to_end():
             # A database needs its time, and its data must not be opened again before it is over.
             now = False
-            need = pod.LAB_SECONDS + sum(one.stop_seconds for one in self._servers())
-            self.delete_grace_period: int = max(self.delete_grace_period, need)
-        await super().stop(now=now)
+            self.delete_grace_period: int = max(usual, need)
+        try:
+            await super().stop(now=now)
+        finally:
+            self.delete_grace_period = usual
+
+    async def _seconds_to_end(self) -> int:
+        """What the lab needs for its databases; 0: it has none.
+
+        By the lab itself, too: this hub may have been restarted since with other databases, or a
+        profile or hook had asked for them, which counts at starts only.
+        """
+        need = sum(one.stop_seconds for one in self._servers())
+        need += pod.LAB_SECONDS if need else 0
+        try:
+            lab = await self._labs_api().read(self.pod_name)
+        except Doubt:
+            return need or pod.LAB_SECONDS + DatabaseServer.stop_seconds
+        if lab is None or pod.ANNOTATION not in lab.annotations:
+            return need
+        return max(need, lab.grace)
 
     # -- what is told
 
@@ -248,27 +291,41 @@ class DatabasesMixin(ExtrasMixin):
         running: bool = super().is_pod_running(found)
         return running
 
+    async def poll(self) -> int | None:
+        """KubeSpawner's; and what a server says that goes on being tried beside a running lab."""
+        ended: int | None = await super().poll()
+        servers = {one.container: one for one in self._servers()}
+        if ended is None and servers and self._began is None and self.pod_reflector:
+            found = self.pod_reflector.pods.get(f"{self.namespace}/{self.pod_name}")
+            if found:
+                self._take_note(notices(found["status"], servers))
+        return ended
+
     def _take_note(self, found: list[Notice]) -> None:
         for notice in found:
             key = (notice.database, notice.code)
             if key in self._notices:
                 continue
             self._notices[key] = notice
-            self._unsaid.append(notice)
             metrics.DATABASE_NOTICES.labels(notice.database, notice.code).inc()
-            story = f"Database {notice.database} of {self._log_name}: {notice.said}"
+            claim = self._claim_of(notice.database)
+            story = f"Database {notice.database} of {self._log_name} (claim {claim}): {notice.said}"
             self.log.warning("%s. To do: %s.", story, notice.remedy)
-            task = asyncio.ensure_future(self._tell_the_claim(notice, story))
+            task = asyncio.ensure_future(self._tell_the_claim(notice, claim, story))
             self._telling.add(task)
             task.add_done_callback(self._telling.discard)
 
     _telling: ClassVar[set[asyncio.Future[None]]] = set()
 
-    async def _tell_the_claim(self, notice: Notice, story: str) -> None:
-        server = next(one for one in self._servers() if one.name == notice.database)
-        claim = next(
+    def _claim_of(self, database: str) -> str:
+        server = next(one for one in self._servers() if one.name == database)
+        return next(
             (one.claim for one in self._extras if one.volume.name == server.claim_template), ""
         )
+
+    async def _tell_the_claim(self, notice: Notice, claim: str, story: str) -> None:
+        if not claim:
+            return  # After a restart of the hub: it is known at the next start.
         try:
             await events.warn_about_claim(
                 self.api, self.namespace, claim, "", f"Database{_camel(notice.code)}", story
@@ -277,19 +334,43 @@ class DatabasesMixin(ExtrasMixin):
             self._say_once("events", "Refusals are in this log only, not in events: %s", doubt)
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
-        async for event in super().progress():
-            for notice in self._new_notices():
-                yield notice
-            yield event
-        for notice in self._new_notices():
-            yield notice
+        """KubeSpawner's, and each notice as soon as it is known.
 
-    def _new_notices(self) -> list[dict[str, Any]]:
-        told, self._unsaid = self._unsaid, []
-        return [
-            {"progress": 90, "message": f"Your database {one.database}: {one.said}."}
-            for one in told
-        ]
+        JupyterHub ends this when the start is over; KubeSpawner says something once a second at
+        most. What was known last was never seen by anybody.
+        """
+        page = object()
+        events = super().progress()
+        coming: asyncio.Future[dict[str, Any]] | None = None
+        self._shown[page] = 0
+        try:
+            while True:
+                coming = coming or asyncio.ensure_future(anext(events))
+                await asyncio.wait({coming}, timeout=_LOOK_SECONDS)
+                for notice in list(self._notices.values())[self._shown[page] :]:
+                    yield {
+                        "progress": 90,
+                        "message": f"Your database {notice.database}: {notice.said}.",
+                    }
+                    self._shown[page] += 1
+                if coming.done():
+                    try:
+                        event = coming.result()
+                    except StopAsyncIteration:
+                        return
+                    coming = None
+                    yield event
+        finally:
+            del self._shown[page]
+            if coming is not None:
+                coming.cancel()
+
+    async def _until_shown(self) -> None:
+        """Whoever watches gets to see what is wrong before their lab opens."""
+        for _ in range(int(2 / _LOOK_SECONDS)):
+            if all(seen >= len(self._notices) for seen in self._shown.values()):
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _camel(code: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ DEFAULT_FILES = (
     Path("jupyterhub_config.py"),
 )
 
+_OF_LABS = ("uid", "gid", "fs_gid", "node_selector", "tolerations", "image_pull_secrets")
+
 
 @dataclass(frozen=True, slots=True)
 class HubConfig:
@@ -43,6 +46,8 @@ class HubConfig:
     template: str
     slug_scheme: str
     db_url: str
+    #: What is set of KubeSpawner's traits that say where and as whom labs run.
+    of_labs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def per_server(self) -> bool:
@@ -141,6 +146,7 @@ def understand(config: Config, namespace: str) -> HubConfig:
             ours.SafetySettings[name] = value
     settings = SafetySettings(config=ours)
     namespace = effective(cls, config, "namespace") or namespace
+    of_labs = {name: effective(cls, config, name) for name in _OF_LABS}
     return HubConfig(
         settings=settings,
         hub_name=settings.hub_name or namespace,
@@ -150,6 +156,7 @@ def understand(config: Config, namespace: str) -> HubConfig:
         or default_template(cls, "enforce"),
         slug_scheme=effective(cls, config, "slug_scheme") or "safe",
         db_url=_db_url(config.JupyterHub.get("db_url") or "sqlite:///jupyterhub.sqlite"),
+        of_labs={name: value for name, value in of_labs.items() if value is not None},
     )
 
 

@@ -21,6 +21,7 @@ Kind = Literal[
     "end-session",
     "unstick",
     "forget-user",
+    "upgrade-database",
 ]
 
 

@@ -266,7 +266,8 @@ class SafetySettings(Configurable):  # type: ignore[misc]
         "busybox:1.37",
         config=True,
         help="""
-        Image of the init container of ``ownership``; it needs ``sh``, ``stat`` and ``chown``.
+        Image of the init container of ``ownership``; it needs ``sh``, ``stat``, ``find`` and
+        ``chown``.
 
         .. versionadded:: 0.1
         """,

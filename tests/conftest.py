@@ -74,6 +74,20 @@ def cluster() -> ClusterInfo:
 
 
 @pytest.fixture(scope="session")
+def database_images(cluster: ClusterInfo) -> Callable[..., None]:
+    """Sees to it that pods find the images of these database servers, "postgres:15"."""
+    from tools.cluster import ClusterError, ensure_images
+
+    def ensure(*tags: str) -> None:
+        try:
+            ensure_images(CLUSTER, tags)
+        except ClusterError as error:
+            _cannot(str(error).splitlines()[0])
+
+    return ensure
+
+
+@pytest.fixture(scope="session")
 def hub_ip(cluster: ClusterInfo) -> str:
     """The address of this machine on which labs reach a hub."""
     chosen = os.environ.get("JHUB_SAFETY_HOST_IP") or cluster.host_ip

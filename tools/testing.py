@@ -1,6 +1,6 @@
 """`make test`: every check there is, in one order, with one summary at the end.
 
-`make soak`: the one test that takes too long for that, whole.
+`make soak`: the tests that take too long for that, whole.
 
 A check that fails does not keep the others from running. What cannot run here is left out with the
 reason in the summary; on CI (CI=true) a cluster that cannot be had is a failure instead.
@@ -34,7 +34,8 @@ REQUIRE = "JHUB_SAFETY_REQUIRE_CLUSTER"
 # those that depend on JupyterHub's own insides.
 AGAIN_ON_OLDEST = "hub or not cluster"
 PYTEST_FOUND_NO_TEST = 5
-# Read by tests/cluster/test_killed.py: "all" points, or some by number ("97-103").
+# Read by tests/cluster/test_killed.py: "all" points, or some by number ("97-103"); and by
+# tests/cluster/test_database_cycles.py.
 SOAK = "JHUB_SAFETY_SOAK"
 # Files of tests at the same time. Those on the cluster mostly wait: for labs, and for the minute
 # between two sightings. A file stays together, with the hub that its tests share.
@@ -202,6 +203,9 @@ def _soak(checks: Checks, env: Mapping[str, str]) -> None:
     # It tells point by point where it is; -n0: in this very process.
     told = ("-n0", "-s", "tests/cluster/test_killed.py")
     checks.pytest(f"killed at {env[SOAK]} points", Path(_bin("python")), *told, env=env)
+    if env[SOAK] == "all":
+        cycles = ("-n0", "tests/cluster/test_database_cycles.py")
+        checks.pytest("200 stops of databases", Path(_bin("python")), *cycles, env=env)
 
 
 def _kind() -> str:

@@ -9,6 +9,7 @@ import click
 from jhub_safety import __version__
 from jhub_safety.cli.claims import claims
 from jhub_safety.cli.connection import notes, shown
+from jhub_safety.cli.databases import databases
 from jhub_safety.cli.sessions import sessions
 from jhub_safety.errors import SafetyError
 
@@ -23,6 +24,7 @@ def cli() -> None:
 
 
 cli.add_command(claims)
+cli.add_command(databases)
 cli.add_command(sessions)
 
 

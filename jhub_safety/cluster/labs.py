@@ -34,6 +34,8 @@ class Lab:
     annotations: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     ip: str = ""
+    #: Seconds that it asks for to end.
+    grace: int = 0
     started: datetime | None = None
     #: Of the notebook container. Holds the lab's own token; never shown.
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
@@ -84,6 +86,7 @@ class Lab:
                 labels=MappingProxyType(dict(meta.get("labels") or {})),
                 environment=MappingProxyType(_environment(spec)),
                 ip=status.get("podIP") or "",
+                grace=int(spec.get("terminationGracePeriodSeconds") or 0),
                 started=datetime.fromisoformat(status["startTime"])
                 if status.get("startTime")
                 else None,

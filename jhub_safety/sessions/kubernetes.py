@@ -71,11 +71,20 @@ def state_of(status: str) -> LabState:
 
 
 def parse(row: labtable.Row, namespace: str) -> Lab:
-    """Ready only when each of its containers is, as KubeSpawner sees it."""
+    """Ready only when each of its containers is, as KubeSpawner sees it.
+
+    STATUS is that of one container. Where another one is ready, it may be of a sidecar whose lab
+    runs on (seen: 1/2 with OOMKilled, Error, Init:Error, Init:CrashLoopBackOff, Init:1/2), and a
+    lab that "is pending" for an hour would be stopped.
+    """
     ready, _, wanted = row.ready.partition("/")
+    state = state_of(row.status)
+    of_one = state is LabState.ENDED or row.status.startswith("Init:")
+    if of_one and ready not in ("", "0"):
+        state = LabState.RUNNING
     return Lab(
         name=row.name,
-        state=state_of(row.status),
+        state=state,
         words=row.status,
         ready=ready == wanted and wanted not in ("", "0"),
         namespace=namespace,

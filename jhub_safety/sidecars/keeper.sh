@@ -8,22 +8,32 @@
 #
 # Environment: JHS_NAME, JHS_DATA, JHS_RESERVE (KiB), JHS_STOP (signal), JHS_MODE (of the data
 # folder, or empty), and commands that the kind of server brings: JHS_READY, JHS_AFTER_READY,
+# JHS_STALE (takes away what only says that a server had run),
 # JHS_DATA_VERSION (prints nothing where there is no server's data), JHS_SERVER_VERSION; for these
-# also JHS_PORT and JHS_USER.
+# also JHS_PORT and JHS_USER. JHS_STATE, JHS_MESSAGE and JHS_MOUNTS: other paths, for tests.
 # Arguments: the server's own entrypoint and its arguments.
 set -u
-state=/run/jhub-safety/$JHS_NAME
+state=${JHS_STATE:-/run/jhub-safety}/$JHS_NAME
+message=${JHS_MESSAGE:-/dev/termination-log}
 volume=${JHS_DATA%/*}
+# What this keeps in the volume beside the data. Each may be a trap of whoever can write there: as
+# root (run_as "image") nothing is written through a link.
+lock=$volume/.jhub-safety-lock
 reserve=$volume/.jhub-safety-reserve
 half_made=$volume/.jhub-safety-half-made
+version=$volume/.jhub-safety-version
 child=
 stopping=
 
 stop() {
     stopping=1
     # A shell starts background processes with SIGINT ignored; servers set their own handlers.
-    [ -z "$child" ] || kill -s "$JHS_STOP" "$child" 2>/dev/null
+    [ -n "$child" ] || return 0
+    kill -s "$JHS_STOP" "$child" 2>/dev/null
+    # It is lost on an entrypoint that still makes the data; what it runs then must get it, too.
+    [ -e "$state/ready" ] || insist "$child" 9>&- &
 }
+insist() { while sleep 1 && kill -s "$JHS_STOP" "$1" 2>/dev/null; do :; done; }
 trap stop TERM INT QUIT
 
 say() { echo "jhub-safety: $*"; }
@@ -31,15 +41,17 @@ say() { echo "jhub-safety: $*"; }
 # tell CODE WORD...: what the hub reads of this try. Plain words only; the hub makes sentences.
 tell() {
     say "$@"
-    echo "jhub-safety $*" >/dev/termination-log
+    echo "jhub-safety $*" >"$message"
     exit 1
 }
 
 # Not on the next try either.
 fail() {
-    : >"$state/failed"
+    touch "$state/failed"
     tell "$@"
 }
+
+no_permission() { fail permission "$(stat -c '%u %a' "$1")" "$(id -u)"; }
 
 hold() {
     say "the server is not run; the lab is. What was wrong is told above, and by the hub"
@@ -61,10 +73,13 @@ space() {
     }
 }
 
+locked=
 lock() {
     command -v flock >/dev/null || return 0
+    # A redirection of exec that fails would end the shell without a word.
+    touch "$lock" 2>/dev/null && [ -w "$lock" ] || no_permission "$lock"
     # The server inherits it: it is held until the last of its processes has ended.
-    exec 9>>"$volume/.jhub-safety-lock"
+    exec 9>>"$lock"
     left=$1
     until trouble=$(flock -n 9 2>&1); do
         if [ -n "$trouble" ]; then
@@ -76,27 +91,52 @@ lock() {
         left=$((left - 1))
         sleep 1
     done
+    locked=1
+}
+
+# One that was killed between its two renames: the new folder is whole (see upgrade_new.sh).
+finish_an_upgrade() {
+    marker=$volume/.jhub-safety-switching
+    [ -s "$marker" ] && [ ! -L "$marker" ] && [ ! -e "$JHS_DATA" ] || return 0
+    read -r to _ <"$marker"
+    case $to in "" | *[!0-9]*) return 0 ;; esac
+    [ -d "$JHS_DATA.new-$to" ] && mv "$JHS_DATA.new-$to" "$JHS_DATA" && rm -f "$marker"
 }
 
 look_at_the_data() {
-    grep -q " $volume " /proc/mounts || fail no-volume
-    [ -w "$volume" ] && [ -x "$volume" ] || fail permission "$(stat -c '%u %a' "$volume")" "$(id -u)"
+    grep -q " $volume " "${JHS_MOUNTS:-/proc/mounts}" || fail no-volume
+    [ -r "$volume" ] && [ -w "$volume" ] && [ -x "$volume" ] || no_permission "$volume"
+    # As root, with an entrypoint that steps down to an account of its own: it has to get through.
+    [ "$(id -u)" != 0 ] || chmod a+x "$volume"
+    for one in "$JHS_DATA" "$lock" "$reserve" "$reserve.new" "$half_made" "$version"; do
+        [ ! -L "$one" ] || fail link
+    done
+    [ ! -e "$JHS_DATA" ] || [ -d "$JHS_DATA" ] || fail unknown-data
     lock 20
-    [ -e "$JHS_DATA" ] || mkdir "$JHS_DATA" || fail permission "$(stat -c '%u %a' "$volume")" "$(id -u)"
-    if ! ls -A "$JHS_DATA" >/dev/null 2>&1; then
-        fail permission "$(stat -c '%u %a' "$JHS_DATA")" "$(id -u)"
-    fi
+    finish_an_upgrade
+    [ -e "$JHS_DATA" ] || mkdir "$JHS_DATA" || no_permission "$volume"
+    ls -A "$JHS_DATA" >/dev/null 2>&1 || no_permission "$JHS_DATA"
     if [ -e "$half_made" ] && ! is_empty "$JHS_DATA"; then
         # Its first start was cut off before the server ever answered: nothing was stored in it.
         [ ! -e "$JHS_DATA.half-made" ] || fail half-made-again
         mv "$JHS_DATA" "$JHS_DATA.half-made" && mkdir "$JHS_DATA" && tell half-made
+        no_permission "$JHS_DATA"
     elif is_empty "$JHS_DATA"; then
-        : >"$half_made"
+        # A server has been ready in this volume, or something else is in it (another `folder`?):
+        # there is data somewhere, and no new one takes its place.
+        [ ! -s "$version" ] || fail missing-data
+        for one in "$volume"/*; do
+            case ${one##*/} in
+            lost+found | "${JHS_DATA##*/}" | "${JHS_DATA##*/}".*) ;;
+            *) [ ! -e "$one" ] || fail missing-data ;;
+            esac
+        done
+        touch "$half_made" || no_permission "$volume"
     else
         has=$(eval "$JHS_DATA_VERSION" 2>/dev/null)
         is=$(eval "$JHS_SERVER_VERSION" 2>/dev/null)
         [ -n "$has" ] || fail unknown-data
-        [ "$has" = "$is" ] || [ "$has" = unknown ] || fail version "$has" "$is"
+        [ "$has" = "$is" ] || [ "$has" = unknown ] || [ -z "$is" ] || fail version "$has" "$is"
     fi
     # With an fsGroup the kubelet opens every folder to the group, which servers refuse.
     [ -z "$JHS_MODE" ] || chmod "$JHS_MODE" "$JHS_DATA" 2>/dev/null
@@ -121,11 +161,18 @@ keep_a_reserve() {
 }
 
 await_the_server() {
-    until eval "$JHS_READY" >/dev/null 2>&1; do sleep 0.1; done
-    [ -z "$JHS_AFTER_READY" ] || eval "$JHS_AFTER_READY" || say "the account was left as it is"
+    began=$(date +%s)
+    until eval "$JHS_READY" >/dev/null 2>&1; do
+        # The lab goes on without an answer by then, and may use a server that cannot be asked
+        # (an image without the client program): from here on this is data, whatever comes.
+        [ $(($(date +%s) - began)) -lt "$JHS_DEADLINE" ] || rm -f "$half_made"
+        sleep 0.1
+    done
     rm -f "$half_made"
-    eval "$JHS_SERVER_VERSION" >"$volume/.jhub-safety-version" 2>/dev/null
-    : >"$state/ready"
+    [ -z "$JHS_AFTER_READY" ] || eval "$JHS_AFTER_READY" || say "the account was left as it is"
+    is=$(eval "$JHS_SERVER_VERSION" 2>/dev/null)
+    [ -z "$is" ] || [ -L "$version" ] || echo "$is" >"$version"
+    touch "$state/ready"
     keep_a_reserve
 }
 
@@ -135,6 +182,8 @@ rm -f "$state/ready"
 [ ! -e "$state/failed" ] || hold
 look_at_the_data
 mind_the_space
+# Nobody else has this data open. Without the lock that is not known, and what is left stays.
+[ -z "$locked" ] || [ -z "${JHS_STALE:-}" ] || eval "$JHS_STALE"
 
 # Runs the server to its end. Its last lines become the message (FallbackToLogsOnError).
 run() {
@@ -159,5 +208,5 @@ run "$@"
 say "the server ended before it answered; once more"
 sleep 1
 run "$@"
-: >"$state/failed"
+touch "$state/failed"
 exit "$code"

@@ -10,6 +10,8 @@ from typing import ClassVar
 from jhub_safety.sidecars.server import DatabaseServer
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+#: What the servers take before the name of an option, and still set it.
+_BEFORE = "(?:loose_|skip_|enable_|disable_|maximum_)*"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +19,17 @@ class MySQL(DatabaseServer):
     """A MySQL whose accounts have no password, and which listens to nobody but the lab."""
 
     kind: ClassVar[str] = "mysql"
-    listens: ClassVar[Mapping[str, frozenset[str]]] = MappingProxyType({"bind_address": _LOOPBACK})
+    listens: ClassVar[Mapping[str, frozenset[str]]] = MappingProxyType(
+        # They also take any beginning of a name that is clear.
+        {f"{_BEFORE}(?:mysqlx_)?bind(?:_.*)?": _LOOPBACK, f"{_BEFORE}admin_a.*": _LOOPBACK}
+    )
+    keys_for: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            f"{_BEFORE}(?:datad.*|innodb_data_h.*|innodb_log_g.*|innodb_undo_d.*)|-h": "folder",
+            f"{_BEFORE}port|-P": "port",
+            "(?:MYSQL|MARIADB)_DATABASE": "database",
+        }
+    )
     # The server of the first initialization has no network, so that TCP means ready. MariaDB 11
     # has no program of the former name any more.
     ready: ClassVar[str] = (
@@ -55,7 +67,13 @@ class MySQL(DatabaseServer):
             f"--datadir={self.data}",
             "--bind-address=127.0.0.1",
             f"--port={self.port}",
+            # MySQL 8 has a second protocol, by default for everybody on port 33060. "loose":
+            # MariaDB and the first initialization do not know it.
+            "--loose-mysqlx-bind-address=127.0.0.1",
         ]
+
+    def last_arguments(self) -> list[str]:
+        return self.arguments()
 
     def client_environment(self) -> dict[str, str]:
         return {

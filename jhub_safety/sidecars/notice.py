@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from jhub_safety.sidecars.server import DatabaseServer
 
-_WORD = re.compile(r"[A-Za-z0-9._-]{1,30}")
+#: A number or a version, such as "15" or "mariadb-10.11".
+_WORD = re.compile(r"(?:[a-z]{1,16}-)?[0-9]{1,12}(?:\.[0-9]{1,6}){0,3}")
 _KEEPER = re.compile(r"^jhub-safety ([a-z-]{1,30})((?: [^\s]{1,40}){0,4})$", re.MULTILINE)
 
 
@@ -50,7 +52,10 @@ _TOLD = {
             "its volume is full ({0} of {1} used). The reserve has been given to it, so that rows "
             "can be deleted: do that now, or ask for a larger volume"
         ),
-        "enlarge capacity of the entry in databases; the volume grows at the user's next start",
+        (
+            "let rows be deleted, or enlarge capacity ({capacity}) of the entry in databases; the "
+            "volume grows at the user's next start"
+        ),
     ),
     "half-made": (
         (
@@ -70,6 +75,20 @@ _TOLD = {
         ),
         "look at the folder; restore it from a backup, or move it aside for a new, empty database",
     ),
+    "missing-data": (
+        (
+            "its data folder is empty or gone, though its volume holds other data or has held "
+            "some. No new one was put in its place"
+        ),
+        (
+            "bring the folder back, or set folder of the entry in databases; for a new, empty "
+            "database see docs: Databases, missing-data"
+        ),
+    ),
+    "link": (
+        "a link stands where its data or one of its files should be. Nothing was followed",
+        "look at the claim, and move the link out of the way",
+    ),
     "permission": (
         "its folder cannot be written to. The data is untouched",
         "turn SafeKubeSpawner.ownership on, or give the folder to the server's uid",
@@ -87,6 +106,7 @@ _TOLD = {
 #: What servers print before they end, and what that is called here. The first that fits counts.
 _PRINTED = (
     ("No space left on device", "full"),
+    ("could not extend file", "full"),
     ("Disk full", "full"),
     ("Disk is full", "full"),
     ("has invalid permissions", "mode"),
@@ -118,14 +138,17 @@ _PRINTED = (
 _ENDED = {
     "full": (
         "its volume is full. The data is untouched",
-        "enlarge capacity of the entry in databases; the volume grows at the user's next start",
+        (
+            "enlarge capacity ({capacity}) of the entry in databases; the volume grows at the "
+            "user's next start"
+        ),
     ),
     "mode": (
         "the permissions of its folder are too open for the server. The data is untouched",
         "chmod 0700 the data folder",
     ),
     "incompatible": (
-        "its data was written by another version of the server. The data is untouched",
+        "its data was written by another version or another build of the server. It is untouched",
         "set the image back, or move the data across: jhub-safety databases upgrade --help",
     ),
     "account": (
@@ -166,7 +189,15 @@ _ENDED = {
     ),
 }
 
-CODES = frozenset(_TOLD) | frozenset(_ENDED)
+#: It runs, or may still come to: said once the lab has gone on without it.
+_LATE = {
+    "late": (
+        "it had not answered after {0} s, and your server was started without waiting longer",
+        "see the log of its container; startup_deadline of the entry in databases is the limit",
+    ),
+}
+
+CODES = frozenset(_TOLD) | frozenset(_ENDED) | frozenset(_LATE)
 #: Reasons for which a container does not come to run at all.
 _WAITING = frozenset(
     {
@@ -191,14 +222,57 @@ def notices(status: Mapping[str, Any], servers: Mapping[str, DatabaseServer]) ->
         server = servers.get(container.get("name", ""))
         if server is not None and (notice := _of(container, server)) is not None:
             found.append(notice)
+    return found + _late(status, servers)
+
+
+def _late(status: Mapping[str, Any], servers: Mapping[str, DatabaseServer]) -> list[Notice]:
+    """Native sidecars whose startup probe has passed only because their time was over.
+
+    What comes after one begins when its probe has passed: the next init container, or the lab,
+    for which the pod is Initialized. All are times of the node, in whole seconds.
+    """
+    inits = status.get("initContainerStatuses") or []
+    went_on = [_began(one) for one in inits[1:]] + [
+        next(
+            (
+                one.get("lastTransitionTime")
+                for one in status.get("conditions") or []
+                if one.get("type") == "Initialized" and one.get("status") == "True"
+            ),
+            None,
+        )
+    ]
+    found = []
+    # A pod that has no node yet has no such statuses at all.
+    for container, then in zip(inits, went_on, strict=False):
+        server = servers.get(container.get("name", ""))
+        since = _began(container)
+        if server is None or not since or not then or not container.get("started"):
+            continue
+        if container.get("lastState"):
+            continue  # It has run before, and what it said then is told.
+        waited = datetime.fromisoformat(then) - datetime.fromisoformat(since)
+        if waited.total_seconds() >= server.startup_deadline:
+            found.append(_notice("late", server, [str(server.startup_deadline)], down=False))
     return found
 
 
+def _began(container: Mapping[str, Any]) -> str | None:
+    state = container.get("state") or {}
+    began: str | None = (state.get("running") or state.get("terminated") or {}).get("startedAt")
+    return began
+
+
 def unborn(status: Mapping[str, Any]) -> frozenset[str]:
-    """Names of init containers that do not come to run, and hold back all that follow."""
+    """Names of containers that do not come to run at all.
+
+    An init container holds back all that follow; with any other the pod's phase stays Pending,
+    and KubeSpawner waits for Running.
+    """
     return frozenset(
         container["name"]
-        for container in status.get("initContainerStatuses") or []
+        for key in ("initContainerStatuses", "containerStatuses")
+        for container in status.get(key) or []
         if ((container.get("state") or {}).get("waiting") or {}).get("reason") in _WAITING
     )
 
@@ -229,12 +303,13 @@ def _of(container: Mapping[str, Any], server: DatabaseServer) -> Notice | None:
 def _notice(
     code: str, server: DatabaseServer, words: list[str] | None = None, *, down: bool = True
 ) -> Notice:
-    said, remedy = _TOLD.get(code) or _ENDED[code]
+    said, remedy = (_TOLD | _ENDED | _LATE)[code]
     plain = [one if _WORD.fullmatch(one) else "?" for one in words or []]
     if code == "disk-full":
         plain = [_mebibytes(one) for one in plain]
     plain += ["?"] * (2 - len(plain))
-    return Notice(code, server.name, said.format(*plain), remedy.format(*plain), down)
+    said = said.format(*plain)
+    return Notice(code, server.name, said, remedy.format(*plain, capacity=server.capacity), down)
 
 
 def _mebibytes(kibibytes: str) -> str:

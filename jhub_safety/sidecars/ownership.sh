@@ -4,33 +4,104 @@
 #   home    writable for neither UID nor GID
 #   root    only while it still belongs to root
 #   volume  a database's volume: must be UID's
-#   data    a database's folder: must be UID's, and all in it (only the server's own files)
-while [ "$#" -ge 4 ]; do
-    rule=$1 path=$2 uid=$3 gid=$4
-    shift 4
-    [ -d "$path" ] && [ ! -L "$path" ] || continue
-    # shellcheck disable=SC2046
-    set -- $(stat -c '%u %g %a' "$path") "$@"
-    owner=$1 group=$2 mode=$3
-    shift 3
+#   data    a database's folder in it: must be UID's, and all in it (only the server's own files)
+#
+# It runs as root over folders into which the user's own programs write, those of another lab of the
+# same user also at this moment. So it never goes by a path twice: it enters a folder, looks where
+# it has come to, and changes names in the working directory only, never what a link points to.
+info=${JHS_MOUNTINFO:-/proc/self/mountinfo}
+
+say() { echo "jhub-safety: $*"; }
+
+# How many mounts are at $1, and how many are below it. A link in a home can lead what is to be
+# mounted below that home to elsewhere: over a database's folder, say, which then is other people's.
+count_mounts() {
+    at=0 below=0
+    while read -r _ _ _ _ point _; do
+        case $point in
+        "$1") at=$((at + 1)) ;;
+        "$1"/*) below=$((below + 1)) ;;
+        esac
+    done <"$info"
+}
+
+# Whether the folder at $1 may be what it should be.
+as_mounted() {
     case $rule in
-    root) [ "$owner" = 0 ] || continue ;;
+    volume | data)
+        volume=$1
+        [ "$rule" = volume ] || volume=${1%/*}
+        count_mounts "$volume"
+        [ "$at" = 1 ] && [ "$below" = 0 ]
+        ;;
+    *)
+        count_mounts "$1"
+        [ "$at" -le 1 ]
+        ;;
+    esac
+}
+
+is_right() {
+    case $rule in
+    root) [ "$owner" != 0 ] ;;
     home)
-        [ "$owner" != "$uid" ] || continue
+        [ "$owner" != "$uid" ] || return 0
         # The tens of the mode: what the group may.
         rest=${mode%?}
-        if [ "$group" = "$gid" ]; then
-            case $rest in *[2367]) continue ;; esac
-        fi
+        [ "$group" = "$gid" ] && case $rest in *[2367]) true ;; *) false ;; esac
         ;;
-    *) [ "$owner" != "$uid" ] || continue ;;
+    *) [ "$owner" = "$uid" ] ;;
     esac
-    how=-h
-    [ "$rule" != data ] || how=-Rh
-    if chown "$how" "$uid:$gid" "$path"; then
-        echo "jhub-safety: $path was $owner:$group's ($mode), is now $uid:$gid's"
+}
+
+number() { stat -c '%d:%i' "$1" 2>/dev/null; }
+
+# What is in the working directory, and in the folders in it.
+give_all() {
+    find . ! -name . -prune ! -user "$uid" -exec chown -h "$uid:$gid" {} + || return 1
+    for entry in ./* ./.[!.]* ./..?*; do
+        [ -d "$entry" ] && [ ! -L "$entry" ] || continue
+        (
+            parent=$(number .)
+            cd -P "$entry" 2>/dev/null || exit 0
+            # Not there any more: a link was put in its place.
+            [ -n "$parent" ] && [ "$(number ..)" = "$parent" ] || exit 0
+            give_all
+        ) || return 1
+    done
+}
+
+give() {
+    path=${1%/}
+    [ -d "$path" ] && [ ! -L "$path" ] || return 0
+    if ! as_mounted "$path" || ! cd -P "$path" 2>/dev/null || [ "$(pwd -P)" != "$path" ]; then
+        say "$path was left as it is: something else is mounted there, or a link leads to it"
+        return 0
+    fi
+    # shellcheck disable=SC2046
+    set -- $(stat -c '%u %g %a' .)
+    owner=$1 group=$2 mode=$3
+    ! is_right || return 0
+    # Its own name last: when this is cut off in between, the next start does the rest.
+    if { [ "$rule" != data ] || give_all; } &&
+        { [ "$rule" != volume ] || give_ours; } && chown -h "$uid:$gid" .; then
+        say "$path was $owner:$group's ($mode), is now $uid:$gid's"
     else
-        echo "jhub-safety: $path is $owner:$group's ($mode) and cannot be given to $uid:$gid;" \
+        say "$path is $owner:$group's ($mode) and cannot be given to $uid:$gid;" \
             "on NFS with root squash the file server has to do it"
     fi
+}
+
+# What the keeper has in the volume beside the data.
+give_ours() {
+    for entry in ./.jhub-safety-*; do
+        [ ! -e "$entry" ] || chown -h "$uid:$gid" "$entry" || return 1
+    done
+}
+
+while [ "$#" -ge 4 ]; do
+    rule=$1 uid=$3 gid=$4
+    (give "$2")
+    shift 4
 done
+exit 0

@@ -63,6 +63,8 @@ def who(pod: kube.V1Pod, home_claim: str, home_path: str) -> Who:
     found = [one for one in mounts if one["name"] in claims]
     # Homes on a shared claim, or kept by somebody else: by the path.
     found = found or [one for one in mounts if one.get("mountPath") == home_path]
+    # Such a path is made of the notebook's own variables, which other containers do not have.
+    found = [one for one in found if not one.get("subPathExpr")]
     return Who(int(uid), int(gid), tuple(found))
 
 
@@ -85,9 +87,10 @@ def objection(pod: kube.V1Pod, servers: Sequence[DatabaseServer]) -> str:
                     f"database {ports[number]}, and would show it to others than the lab"
                 )
     taken = {other["name"] for other in others}
-    for one in servers:
-        if one.container in taken:
-            return f"there is a container {one.container} already"
+    taken |= {_plain(volume)["name"] for volume in pod.spec.volumes or []}
+    for name in (_STATE, *(one.container for one in servers)):
+        if name in taken:
+            return f"there is a container or volume {name} already"
     return ""
 
 
@@ -114,7 +117,8 @@ def add_servers(pod: kube.V1Pod, beside: Sequence[Beside], whom: Who) -> None:
             spec.init_containers = [*(spec.init_containers or []), made]
         else:
             spec.containers = [*spec.containers, made]
-        have = {variable.name for variable in notebook.env or []}
+        # extra_container_config puts dictionaries there as they are.
+        have = {_plain(variable)["name"] for variable in notebook.env or []}
         notebook.env = [
             *(notebook.env or []),
             *(
@@ -203,6 +207,7 @@ def _container(one: Beside, whom: Who) -> dict[str, Any]:
         "JHS_MODE": server.data_mode,
         "JHS_READY": server.ready,
         "JHS_AFTER_READY": server.after_ready,
+        "JHS_STALE": server.stale,
         "JHS_DATA_VERSION": server.data_version,
         "JHS_SERVER_VERSION": server.server_version,
         "JHS_DEADLINE": str(server.startup_deadline),
@@ -217,7 +222,12 @@ def _container(one: Beside, whom: Who) -> dict[str, Any]:
         "image": server.image,
         "image_pull_policy": server.image_pull_policy,
         "command": ["sh", "-c", scripts.joinpath("keeper.sh").read_text(), "jhub-safety"],
-        "args": [server.entrypoint, *server.arguments(), *server.args],
+        "args": [
+            server.entrypoint,
+            *server.arguments(),
+            *server.args,
+            *server.last_arguments(),
+        ],
         "env": [{"name": name, "value": value} for name, value in environment.items()],
         "resources": {key: dict(value) for key, value in server.resources.items()},
         "security_context": context,

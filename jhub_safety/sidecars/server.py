@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from jhub_safety.errors import ConfigError
+from jhub_safety.sidecars.checks import check, plain_option
 
 WHERE = "SafeKubeSpawner.databases"
 #: Below it, a folder for each server. Outside of every path that an image declares as VOLUME:
@@ -48,8 +49,12 @@ class DatabaseServer:
     entrypoint: ClassVar[str] = "docker-entrypoint.sh"
     #: Mode of the data folder that the server insists on, or "".
     data_mode: ClassVar[str] = ""
-    #: What by its name in ``args`` lets others than the lab connect, and its harmless values.
+    #: What in ``args`` lets others than the lab connect, and its harmless values. Patterns of
+    #: names as :meth:`options` gives them.
     listens: ClassVar[Mapping[str, frozenset[str]]] = MappingProxyType({})
+    #: What in ``args`` and ``env`` a key of the entry is for: patterns of names, and the key.
+    #: What says where the data is has the key "folder".
+    keys_for: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     #: Name of the container, and of its folder below /run and the mount; plain letters.
     name: str = ""
@@ -104,6 +109,22 @@ class DatabaseServer:
         """Arguments of the entrypoint, the hub's ``args`` not among them."""
         return []
 
+    def last_arguments(self) -> list[str]:
+        """What follows the hub's ``args``, so that it counts whatever these say."""
+        return []
+
+    @classmethod
+    def options(cls, args: Sequence[str]) -> list[tuple[str, str]]:
+        """Names and values in ``args``: "a_b" for "--A-b=value", "-a" for "-avalue"."""
+        found = []
+        for word in args:
+            name, _, value = word.strip().partition("=")
+            if name.startswith("--"):
+                found.append((plain_option(name[2:]), value))
+            elif name.startswith("-"):
+                found.append((name[:2], word.strip()[2:]))
+        return found
+
     def client_environment(self) -> dict[str, str]:
         """Variables that make the lab's client programs find the server."""
         return {}
@@ -117,6 +138,9 @@ class DatabaseServer:
     data_version: ClassVar[str] = ""
     #: Shell: run each time the server has become ready, before the lab may use it.
     after_ready: ClassVar[str] = ""
+    #: Shell: run before the server, when nobody else has its data open: takes away what a server
+    #: that was killed has left, where the next one takes it for a running one.
+    stale: ClassVar[str] = ""
 
     # -- from configuration
 
@@ -149,8 +173,14 @@ class DatabaseServer:
     def from_entry(cls, entry: Mapping[str, Any], where: str) -> DatabaseServer:
         """Raises ConfigError: an unknown key, a value of the wrong form."""
         known = {one.name: one for one in fields(cls)}
-        given = {_ALSO.get(str(key), str(key)): value for key, value in entry.items()}
+        # Helm values that are set to nothing arrive as None.
+        given = {
+            _ALSO.get(str(key), str(key)): value
+            for key, value in entry.items()
+            if value is not None or _ALSO.get(str(key), str(key)) not in known
+        }
         given.pop("kind", None)
+        where = f"{where}[{given.get('name', cls.kind)}]"
         for key in given:
             if key not in known:
                 near = get_close_matches(key, [*known, *_ALSO], n=1)
@@ -158,69 +188,12 @@ class DatabaseServer:
                 raise ConfigError(f"{where}: {key!r} is not a key of an entry.{hint}")
         given.setdefault("name", cls.kind)
         server = cls(**given)
-        server.check(f"{where}[{server.name}]")
+        server.check(where)
         return server
 
     def check(self, where: str) -> None:
         """Raises ConfigError: a value that cannot be used."""
-        if not _plain(self.name) or len(self.name) > 40:
-            raise ConfigError(f"{where}.name: {self.name!r}; wanted: a-z, 0-9 and '-', up to 40")
-        if not _plain(str(self.folder).replace("_", "").replace(".", "").lower()):
-            raise ConfigError(f"{where}.folder: {self.folder!r}; wanted: the name of a folder")
-        for key in ("image", "capacity", "user", "database"):
-            if not isinstance(getattr(self, key), str) or not getattr(self, key):
-                raise ConfigError(f"{where}.{key}: {getattr(self, key)!r}; wanted: text")
-        for key, least in (
-            ("port", 1),
-            ("startup_deadline", 1),
-            ("stop_seconds", 1),
-            ("reserve_mib", 0),
-        ):
-            value = getattr(self, key)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(f"{where}.{key}: {value!r}; wanted: a number from {least}")
-        for key in ("mount_home", "required"):
-            if not isinstance(getattr(self, key), bool):
-                raise ConfigError(f"{where}.{key}: {getattr(self, key)!r}; wanted: true or false")
-        if self.startup not in ("auto", "native", "container"):
-            raise ConfigError(
-                f"{where}.startup: {self.startup!r}; wanted: 'auto', 'native' or 'container'"
-            )
-        numeric = isinstance(self.run_as, int) and not isinstance(self.run_as, bool)
-        if not (numeric and int(self.run_as) > 0) and self.run_as not in ("lab", "image"):
-            raise ConfigError(
-                f"{where}.run_as: {self.run_as!r}; wanted: a uid above 0, 'lab' or 'image'"
-            )
-        _check_texts(self.env, f"{where}.env")
-        if isinstance(self.args, str) or any(not isinstance(one, str) for one in self.args):
-            raise ConfigError(f"{where}.args: {self.args!r}; wanted: a list of texts")
-        _check_loopback(self, where)
-
-
-def _plain(text: object) -> bool:
-    if not isinstance(text, str):
-        return False
-    return text.replace("-", "").isalnum() and text.isascii() and text == text.strip("-").lower()
-
-
-def _check_texts(value: object, where: str) -> None:
-    if not isinstance(value, Mapping) or any(
-        not isinstance(part, str) for pair in value.items() for part in pair
-    ):
-        raise ConfigError(f"{where}: {value!r}; wanted: text for text")
-
-
-def _check_loopback(server: DatabaseServer, where: str) -> None:
-    """The server asks for no password: it may listen to nobody but the lab."""
-    words = [part for one in server.args for part in one.replace("--", "").split()]
-    for word in words:
-        name, given, value = word.partition("=")
-        harmless = server.listens.get(name.replace("-", "_"))
-        if given and harmless is not None and value.strip("'\"") not in harmless:
-            raise ConfigError(
-                f"{where}.args: {word!r} would let others than the lab connect, and the server "
-                f"asks for no password. Leave {name} out"
-            )
+        check(self, where)
 
 
 def kind_of(name: str, where: str) -> type[DatabaseServer]:
@@ -240,10 +213,13 @@ def kind_of(name: str, where: str) -> type[DatabaseServer]:
         )
     try:
         found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ConfigError(f"{where}: {path} cannot be imported: {error}") from error
     if not isinstance(found, type) or not issubclass(found, DatabaseServer):
         raise ConfigError(f"{where}: {path} is no subclass of DatabaseServer")
+    if "__dataclass_fields__" not in vars(found):
+        # Its defaults would be overlooked.
+        raise ConfigError(f"{where}: {path} wants @dataclass(frozen=True, kw_only=True) before it")
     return found
 
 
@@ -257,8 +233,10 @@ def parse_servers(entries: Iterable[object], where: str = WHERE) -> tuple[Databa
     for entry in entries:
         given = {"kind": entry} if isinstance(entry, str) else entry
         if not isinstance(given, Mapping) or not isinstance(given.get("kind"), str):
+            # Its values may be passwords.
+            seen = sorted(map(str, entry)) if isinstance(entry, Mapping) else type(entry).__name__
             raise ConfigError(
-                f"{where}: {entry!r}; wanted: the name of a kind such as 'postgres', or a "
+                f"{where}: {seen}; wanted: the name of a kind such as 'postgres', or a "
                 "dictionary such as {'kind': 'postgres', 'capacity': '2Gi'}"
             )
         found.append(kind_of(given["kind"], where).from_entry(given, where))

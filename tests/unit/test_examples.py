@@ -8,15 +8,20 @@ from typing import Any
 import pytest
 import yaml
 from kubespawner import KubeSpawner
+from kubespawner.objects import make_pod
 from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
 from jhub_safety import hubconfig
+from jhub_safety.errors import ConfigError
 from jhub_safety.hub import check_section, check_settings, safe_class
 from jhub_safety.sessions.reconciler import SessionReconciler
 from jhub_safety.settings import SafetySettings
+from jhub_safety.sidecars.pod import Beside, add_servers, objection, who
+from jhub_safety.sidecars.server import KINDS, parse_servers
 from jhub_safety.spawner import SafeKubeSpawner
 from jhub_safety.volumes.model import Row
+from tests.unit.wire_form import unknown_keys, wire
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -103,6 +108,74 @@ def test_the_values_line_in_extra_config_is_the_documented_one():
     for page in (ROOT / "README.md", DOCS / "install.md", DOCS / "index.md"):
         assert "import jhub_safety" in page.read_text(), page
         assert "jhub_safety.setup(c)" in page.read_text(), page
+
+
+# databases_config.py and helm/databases-values.yaml
+
+
+@pytest.fixture
+def own_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples of own kinds lie where the hub can import them."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+
+
+def _database_entries(name: str) -> list[Any]:
+    if name.endswith(".py"):
+        found = PyFileConfigLoader(name, path=str(EXAMPLES)).load_config()
+        return list(found.SafeKubeSpawner.databases)
+    (values,) = _helm(name)
+    return list(values["hub"]["config"]["SafeKubeSpawner"]["databases"])
+
+
+@pytest.mark.parametrize("name", ["databases_config.py", "databases-values.yaml"])
+def test_the_examples_of_databases_are_accepted_when_a_hub_starts(name, own_kinds):
+    config = Config()
+    config.SafeKubeSpawner.databases = _database_entries(name)
+    check_settings(SafeKubeSpawner, config)
+
+
+@pytest.mark.parametrize("name", ["databases_config.py", "databases-values.yaml"])
+def test_each_database_of_an_example_fits_into_a_pod_to_the_last_key(name, own_kinds):
+    pod = make_pod("lab", ["x"], 8888, "lab:1")
+    servers = parse_servers(_database_entries(name))
+    assert objection(pod, servers) == ""
+    beside = [Beside(one, f"{one.name}-ada", native=True) for one in servers]
+    add_servers(pod, beside, who(pod, "claim-ada", "/home/jovyan"))
+    assert unknown_keys(wire(pod), "V1Pod") == set()
+
+
+def test_there_is_an_example_of_every_kind(own_kinds):
+    kinds = {type(one).kind for one in parse_servers(_database_entries("databases_config.py"))}
+    assert kinds == {*KINDS, "redis", "mongodb"}
+
+
+def test_the_database_values_use_what_the_charts_schema_has():
+    (values,) = _helm("databases-values.yaml")
+    assert set(values) == {"hub"}
+    assert set(values["hub"]) == {"config", "extraFiles", "extraEnv"}
+    (file,) = values["hub"]["extraFiles"].values()
+    assert Path(file["mountPath"]).parent == Path(values["hub"]["extraEnv"]["PYTHONPATH"])
+    assert Path(file["mountPath"]).name == "redis_database.py"
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["--bind", "0.0.0.0"], "would let others"),
+        (["--protected-mode", "no"], "would let others"),
+        (["--protected-mode=no"], "would let others"),
+        (["--dir", "/data"], "outside of its claim"),
+        (["--port", "1"], "use the key 'port'"),
+    ],
+    ids=lambda one: " ".join(one) if isinstance(one, list) else None,
+)
+def test_the_example_of_an_own_kind_lets_nobody_in_either(args, told, own_kinds):
+    with pytest.raises(ConfigError, match=told):
+        parse_servers([{"kind": "redis_database.Redis", "args": args}])
+
+
+def test_the_example_of_mongodb_says_that_it_was_not_run():
+    assert "it has not been run" in (EXAMPLES / "mongodb_database.py").read_text()
 
 
 # helm/rbac.yaml

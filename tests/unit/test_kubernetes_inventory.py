@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from jhub_safety.cluster.labtable import Row
 from jhub_safety.errors import Conflict, Doubt
 from jhub_safety.sessions import kubernetes
 from jhub_safety.sessions.absence import APART, Absences
-from jhub_safety.sessions.kubernetes import KubernetesInventory
+from jhub_safety.sessions.kubernetes import KubernetesInventory, parse
 from jhub_safety.sessions.model import LabIdentity, LabState, Server
 from jhub_safety.sessions.presence import Presence
 from tests.unit import api_server as http
@@ -110,6 +111,37 @@ async def test_the_list_has_every_lab_of_this_component(make, server):
     (request,) = server.requests
     assert request.path == f"/api/v1/namespaces/{NAMESPACE}/pods"
     assert request.query["labelSelector"] == "component=own-component"
+
+
+# As an API server of 1.34 has printed them, each with its lab running or about to.
+@pytest.mark.parametrize(
+    ("ready", "status", "state"),
+    [
+        pytest.param("1/2", "OOMKilled", LabState.RUNNING, id="ordinary-sidecar-out-of-memory"),
+        pytest.param("1/2", "Error", LabState.RUNNING, id="ordinary-sidecar-failed"),
+        pytest.param("1/2", "CrashLoopBackOff", LabState.RUNNING, id="ordinary-sidecar-loops"),
+        pytest.param("1/2", "NotReady", LabState.RUNNING, id="sidecar-or-lab-exited-0"),
+        pytest.param("1/2", "Init:Error", LabState.RUNNING, id="native-sidecar-failed"),
+        pytest.param("1/2", "Init:OOMKilled", LabState.RUNNING, id="native-sidecar-out-of-memory"),
+        pytest.param("1/2", "Init:CrashLoopBackOff", LabState.RUNNING, id="native-sidecar-loops"),
+        pytest.param("1/2", "Init:1/2", LabState.RUNNING, id="native-sidecar-begins-again"),
+        pytest.param("0/2", "Init:1/2", LabState.PENDING, id="init-container-runs"),
+        pytest.param("0/2", "Init:Error", LabState.PENDING, id="init-container-failed"),
+        pytest.param("1/2", "PodInitializing", LabState.PENDING, id="only-sidecar-is-ready"),
+        pytest.param("1/2", "ImagePullBackOff", LabState.PENDING, id="no-image-of-lab"),
+        pytest.param("0/2", "OOMKilled", LabState.ENDED, id="all-ended"),
+        pytest.param("0/1", "Error", LabState.ENDED, id="lab-ended"),
+        pytest.param("0/2", "Completed", LabState.ENDED, id="all-exited-0"),
+        pytest.param("0/2", "Evicted", LabState.ENDED, id="evicted"),
+        pytest.param("2/2", "Terminating", LabState.TERMINATING, id="being-deleted"),
+        pytest.param("1/2", "Terminating", LabState.TERMINATING, id="being-deleted-sidecar-left"),
+        pytest.param("1/2", "Unknown", LabState.LOST, id="node-lost"),
+    ],
+)
+def test_a_failed_sidecar_is_not_the_end_of_its_lab(ready, status, state):
+    row = Row("jupyter-ada", ready, status, "10.0.0.1", "node")
+    found = parse(row, NAMESPACE)
+    assert (found.state, found.ready) == (state, ready == "2/2")
 
 
 async def test_one_name_in_two_namespaces_is_two_labs(make, server):

@@ -41,6 +41,11 @@ def test_address_start_and_environment_are_read():
     assert dict(lab.environment) == {"A": "1", "EMPTY": ""}
 
 
+def test_how_long_it_may_take_to_end_is_read():
+    assert Lab.parse(changed(spec={"terminationGracePeriodSeconds": 60})).grace == 60
+    assert Lab.parse(changed()).grace == 0
+
+
 @pytest.mark.parametrize(
     "item",
     [

@@ -105,6 +105,7 @@ class _Drill:
             storage_class=cluster.storage_class,
             password=secrets.token_urlsafe(12),
             safe=not vanilla,
+            databases=None if vanilla else (),
         )
         self.hub: HubProcess = make_hub(cluster, self.settings, state)
         self.namespace = Namespace(cluster.kubeconfig, self.settings.namespace)

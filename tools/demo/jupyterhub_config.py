@@ -48,21 +48,26 @@ c.KubeSpawner.volume_mounts = [
     {"name": "memory", "mountPath": "/memory"},
 ]
 # A fresh volume of the local storage class belongs to root, as on many NFS servers.
-c.KubeSpawner.init_containers = [
-    {
-        "name": "own-home",
-        "image": settings["init_image"],
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["chown", "1000:100", "/home/jovyan"],
-        "securityContext": {
-            "runAsUser": 0,
-            "runAsNonRoot": False,
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"], "add": ["CHOWN"]},
-        },
-        "volumeMounts": [{"name": "home", "mountPath": "/home/jovyan"}],
-    }
-]
+if settings["databases"] is not None:
+    c.SafeKubeSpawner.ownership = "always"
+    c.SafeKubeSpawner.ownership_image = settings["init_image"]
+    c.SafeKubeSpawner.databases = settings["databases"]
+else:
+    c.KubeSpawner.init_containers = [
+        {
+            "name": "own-home",
+            "image": settings["init_image"],
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["chown", "1000:100", "/home/jovyan"],
+            "securityContext": {
+                "runAsUser": 0,
+                "runAsNonRoot": False,
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"], "add": ["CHOWN"]},
+            },
+            "volumeMounts": [{"name": "home", "mountPath": "/home/jovyan"}],
+        }
+    ]
 
 if settings["safe"]:
     import jhub_safety

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tools.cluster import ClusterInfo, Progress, ensure_up
+from tools.cluster import ClusterInfo, Progress, ensure_images, ensure_up
 from tools.cluster import load as load_cluster
 
 from . import interrupts
@@ -35,6 +35,8 @@ from .settings import (
 USER = "ada"
 ADMIN = "admin"
 PORT = 8000
+# Of the version of the lab's psql, which else begins with a warning.
+DATABASE = "postgres:15"
 ROOT = Path(__file__).resolve().parents[2]
 STOP_TIMEOUT = 90.0
 
@@ -135,7 +137,9 @@ async def _serve(cluster: ClusterInfo, progress: Progress, console: Console) -> 
         password=password(state),
         safe=True,
         admins=(ADMIN,),
+        databases=({"kind": "postgres", "image": DATABASE},),
     )
+    await asyncio.to_thread(ensure_images, CLUSTER, [DATABASE], progress)
     async with Namespace(cluster.kubeconfig, settings.namespace) as namespace:
         uid = await namespace.ensure()
     _set_aside_another_clusters_hub(state, uid, progress)
@@ -147,7 +151,7 @@ async def _serve(cluster: ClusterInfo, progress: Progress, console: Console) -> 
             await hub.start()
         _write_record(hub.url)
         async with await HubClient.login(hub.url, USER, settings.password) as ada:
-            with progress.step(f"Starting the lab of {USER}", about="8 s"):
+            with progress.step(f"Starting the lab of {USER} and its PostgreSQL", about="12 s"):
                 model = await ada.server()
                 if model is None or not (model["ready"] or model["pending"]):
                     await ada.start_server()
@@ -188,6 +192,8 @@ password [bold]{settings.password}[/bold]
 
 What to try next
   * log in, and save a file in the lab: it lies in a claim of {USER}'s own
+  * in a terminal of the lab, [bold]psql[/bold]: PostgreSQL of {USER}'s own. Make a table, stop the
+    server in the Hub Control Panel, start it again: the table is there
   * make drill             lose the hub database on purpose, and see whose home comes back
   * make drill VANILLA=1   the same without this library
   * .venv/bin/{kubectl} get pods,pvc

@@ -23,6 +23,8 @@ class Settings:
     """What jupyterhub_config.py needs to know.
 
     safe: with the library; False is plain KubeSpawner.
+    databases: what c.SafeKubeSpawner.databases is to be. None: none, and an init container
+        of the hub's own gives homes to their users, as plain KubeSpawner needs it.
     """
 
     namespace: str
@@ -32,6 +34,7 @@ class Settings:
     password: str
     safe: bool
     admins: tuple[str, ...] = ()
+    databases: tuple[dict[str, str], ...] | None = None
 
 
 def state_dir(name: str) -> Path:

@@ -224,6 +224,8 @@ if [[ $1 == mariadbd || $1 == mysqld ]] && ! only_informs "${@:2}"; then
         exec setpriv --reuid mysql --regid mysql --init-groups "${BASH_SOURCE[0]}" "$@"
     fi
     mkdir -p "$DATADIR"
+    # The one variable that has another name there.
+    : "${MYSQL_ALLOW_EMPTY_ROOT_PASSWORD:=${MYSQL_ALLOW_EMPTY_PASSWORD:-}}"
     for name in ROOT_HOST ROOT_PASSWORD ROOT_PASSWORD_HASH ALLOW_EMPTY_ROOT_PASSWORD \
         RANDOM_ROOT_PASSWORD DATABASE USER PASSWORD PASSWORD_HASH AUTO_UPGRADE \
         DISABLE_UPGRADE_BACKUP; do

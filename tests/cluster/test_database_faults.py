@@ -1,0 +1,331 @@
+"""Faults of databases: the lab starts, what is wrong is told, the data stays as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.cluster.database_starts import (
+    BY_OPTIONS,
+    Stored,
+    begin,
+    check_told_everywhere,
+    make_stored,
+    rows,
+)
+from tests.cluster.databases import (
+    POSTGRES_IMAGE,
+    CommandFailed,
+    LabPod,
+    light_with_databases,
+)
+from tests.cluster.hubs import Hub, Setup
+from tests.cluster.volumes_on_node import (
+    digests,
+    empty,
+    node_pid,
+    owners,
+    put_back,
+    volume_on_node,
+)
+from tools.cluster import ClusterInfo
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.hub,
+    pytest.mark.asyncio(loop_scope="module"),
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def hub(space, hub_factory, cluster, database_images) -> Hub:
+    node_pid(cluster)
+    database_images(POSTGRES_IMAGE)
+    extra = light_with_databases(cluster) + BY_OPTIONS
+    made = await hub_factory(space, Setup(extra=extra))
+    await made.start()
+    return made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stored(hub: Hub, cluster: ClusterInfo, tmp_path_factory) -> Stored:
+    template = tmp_path_factory.mktemp("stored")
+    return await make_stored(hub, cluster, "ada", template)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def whole(hub: Hub, stored: Stored) -> Stored:
+    """As after a clean stop, whatever the test before has done."""
+    async with await hub.login(stored.user) as client:
+        model = await client.server()
+        if model is not None and not model["stopped"]:
+            await client.stop_server()
+    put_back(stored.template, stored.volume)
+    return stored
+
+
+# What may be in a data folder
+
+
+def _other_version(data: Path) -> None:
+    (data / "PG_VERSION").write_text("14\n")
+
+
+def _no_version(data: Path) -> None:
+    (data / "PG_VERSION").unlink()
+
+
+def _something_else(data: Path) -> None:
+    empty(data)
+    (data / "thesis.tex").write_text("not a database")
+
+
+def _lost_and_found(data: Path) -> None:
+    empty(data)
+    (data / "lost+found").mkdir(mode=0o700)
+
+
+def _a_file(data: Path) -> None:
+    shutil.rmtree(data)
+    data.write_text("a file")
+
+
+def _moved_away(data: Path) -> None:
+    data.rename(data.with_name("moved"))
+
+
+def _a_link(data: Path) -> None:
+    data.rename(data.with_name("moved"))
+    data.symlink_to("moved")
+
+
+def _control_corrupt(data: Path) -> None:
+    control = data / "global" / "pg_control"
+    content = bytearray(control.read_bytes())
+    content[40] ^= 0x55
+    control.write_bytes(content)
+
+
+def _control_of_another_build(data: Path) -> None:
+    control = data / "global" / "pg_control"
+    control.write_bytes(bytes(one ^ 0x55 for one in control.read_bytes()))
+
+
+def _control_truncated(data: Path) -> None:
+    os.truncate(data / "global" / "pg_control", 100)
+
+
+def _control_missing(data: Path) -> None:
+    (data / "global" / "pg_control").unlink()
+
+
+def _log_missing(data: Path) -> None:
+    for one in (data / "pg_wal").iterdir():
+        if one.is_file():
+            one.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "words"),
+    [
+        pytest.param(_other_version, "version", "written by version 14", id="another version"),
+        pytest.param(_no_version, "unknown-data", "is incomplete", id="no PG_VERSION"),
+        pytest.param(_something_else, "unknown-data", "left as it is", id="something else"),
+        pytest.param(_lost_and_found, "unknown-data", "left as it is", id="lost+found in it"),
+        pytest.param(_a_file, "unknown-data", "left as it is", id="a file in its place"),
+        pytest.param(_moved_away, "missing-data", "No new one was put", id="moved away"),
+        pytest.param(_a_link, "link", "Nothing was followed", id="a link in its place"),
+        pytest.param(_control_corrupt, "corrupt", "are damaged", id="control file spoiled"),
+        pytest.param(
+            _control_of_another_build, "incompatible", "another build", id="control file of another"
+        ),
+        pytest.param(_control_truncated, "corrupt", "are damaged", id="control file cut off"),
+        pytest.param(_control_missing, "corrupt", "are damaged", id="control file missing"),
+        pytest.param(_log_missing, "corrupt", "are damaged", id="write-ahead log missing"),
+    ],
+)
+async def test_the_lab_starts_what_is_wrong_is_told_and_the_data_stays_as_it_is(
+    hub: Hub, whole: Stored, spoil: Callable[[Path], None], code: str, words: str
+):
+    spoil(whole.data)
+    before = digests(whole.volume)
+    told = await begin(hub, whole.user)
+    assert told.ready
+    check_told_everywhere(told, code, words, whole.claim)
+    await hub.stop_lab(whole.user)
+    assert digests(whole.volume) == before
+
+
+@pytest.mark.parametrize(
+    ("entry", "code", "words"),
+    [
+        pytest.param({"args": ["-c", "shared_buffers=lots"]}, "args", "arguments", id="arguments"),
+        pytest.param(
+            {"image": "localhost/none:1", "startup_deadline": 3},
+            "pull",
+            "cannot be had",
+            id="image",
+        ),
+        pytest.param({"image": "BUSYBOX"}, "image", "not the programs", id="programs"),
+        pytest.param(
+            {"resources": {"limits": {"memory": "12Mi"}, "requests": {}}},
+            "killed",
+            "killed",
+            id="memory",
+        ),
+    ],
+)
+async def test_an_entry_that_cannot_run_gives_the_lab_and_the_reason(
+    hub: Hub, cluster: ClusterInfo, whole: Stored, entry: dict[str, Any], code: str, words: str
+):
+    given = {k: cluster.init_image if v == "BUSYBOX" else v for k, v in entry.items()}
+    before = digests(whole.volume)
+    told = await begin(hub, whole.user, given)
+    assert told.ready
+    check_told_everywhere(told, code, words, whole.claim)
+    await hub.stop_lab(whole.user)
+    assert digests(whole.volume) == before
+
+
+async def test_a_server_that_takes_longer_than_its_deadline_is_told_and_comes_all_the_same(
+    hub: Hub,
+):
+    told = await begin(hub, "tardy", {"startup_deadline": 1})
+    assert told.ready
+    assert told.counted == {"late": 1.0}
+    assert "had not answered after 1 s" in told.said()[0]
+    pod = await LabPod.of(hub.space, "tardy")
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                assert await pod.sql("SELECT 1") == "1"
+                break
+            except CommandFailed:
+                await asyncio.sleep(0.3)
+    await hub.stop_lab("tardy")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "entry", "code"),
+    [
+        pytest.param(_other_version, {}, "version", id="another version"),
+        pytest.param(_control_missing, {}, "corrupt", id="control file missing"),
+        pytest.param(
+            lambda _: None, {"image": "localhost/none:1", "startup_deadline": 3}, "pull", id="image"
+        ),
+    ],
+)
+async def test_a_server_that_is_required_refuses_the_start_and_its_data_stays_as_it_is(
+    hub: Hub, whole: Stored, spoil: Callable[[Path], None], entry: dict[str, Any], code: str
+):
+    spoil(whole.data)
+    before = digests(whole.volume)
+    mark = len(hub.log_text())
+    told = await begin(hub, whole.user, {**entry, "required": True})
+    assert not told.ready
+    assert any("Your server was not started: your database postgres" in one for one in told.page)
+    assert hub.log_lines("not started: database postgres, which is required", since=mark)
+    assert told.counted == {code: 1.0}
+    async with asyncio.timeout(60):
+        while f"jupyter-{whole.user}" in await hub.space.pods():
+            await asyncio.sleep(0.2)
+    assert digests(whole.volume) == before
+
+
+# What is mended by itself
+
+
+def _open_to_the_group(data: Path) -> None:
+    for one in (data, *data.rglob("*")):
+        one.chmod(0o2775 if one.is_dir() else 0o664)
+
+
+def _of_another_account(data: Path) -> None:
+    for one in (data.parent, *data.parent.rglob("*")):
+        os.chown(one, 999, 999)
+
+
+def _lost_and_found_beside(data: Path) -> None:
+    (data.parent / "lost+found").mkdir(mode=0o700)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(_open_to_the_group, id="open to the group, as by an fsGroup"),
+        pytest.param(_of_another_account, id="of the image's account"),
+        pytest.param(_lost_and_found_beside, id="lost+found in the volume's root"),
+    ],
+)
+async def test_a_folder_that_can_be_mended_is_and_its_rows_are_there(
+    hub: Hub, whole: Stored, spoil: Callable[[Path], None]
+):
+    spoil(whole.data)
+    told = await begin(hub, whole.user)
+    assert (told.ready, told.said(), told.counted) == (True, [], {})
+    assert await rows(hub, whole.user) == "1000"
+    await hub.stop_lab(whole.user)
+
+
+async def test_a_folder_of_another_account_is_told_where_ownership_is_off(hub: Hub, whole: Stored):
+    _of_another_account(whole.data)
+    before, owned = digests(whole.volume), owners(whole.volume)
+    told = await begin(hub, whole.user, ownership="off")
+    assert told.ready
+    check_told_everywhere(told, "permission", "cannot be written to", whole.claim)
+    await hub.stop_lab(whole.user)
+    assert (digests(whole.volume), owners(whole.volume)) == (before, owned)
+
+
+# A first start that was cut off
+
+
+async def test_a_first_start_that_was_cut_off_is_made_again_and_what_was_made_is_kept(
+    hub: Hub, cluster: ClusterInfo
+):
+    starting = asyncio.ensure_future(begin(hub, "cut"))
+    volume = await _until_half_made(hub, cluster, "cut")
+    pod = await LabPod.of(hub.space, "cut")
+    for pid in pod.processes():
+        with suppress(OSError):
+            # The pod's own first process ends with the pod only.
+            if (Path("/proc") / str(pid) / "comm").read_text().strip() != "pause":
+                os.kill(pid, signal.SIGKILL)
+    half = digests(volume / "data")
+    assert half
+
+    told = await starting
+    assert told.ready
+    # That it was killed may have been seen before the kubelet ran it again.
+    assert told.counted.pop("half-made") == 1.0
+    assert set(told.counted) <= {"killed"}
+    assert any("had been cut off" in one for one in told.said())
+    async with asyncio.timeout(60):
+        while not (volume / ".jhub-safety-version").exists():
+            await asyncio.sleep(0.1)
+    assert await pod.sql("SELECT 1") == "1"
+    await hub.stop_lab("cut")
+    assert digests(volume / "data.half-made") == half
+
+
+async def _until_half_made(hub: Hub, cluster: ClusterInfo, user: str) -> Path:
+    """The volume, in which initdb is at work."""
+    async with asyncio.timeout(90):
+        while True:
+            claims = [one for one in await hub.space.uids() if one.startswith(f"postgres-{user}-")]
+            if claims and (await hub.space.claim(claims[0])).spec.volume_name:
+                break
+            await asyncio.sleep(0.05)
+        volume = await volume_on_node(cluster, hub.space, claims[0])
+        while not (volume / "data" / "base" / "1" / "1259").exists():
+            await asyncio.sleep(0.01)
+    return volume
