@@ -248,7 +248,8 @@ class DatabasesMixin(ExtrasMixin):
 
     async def stop(self, now: bool = False) -> None:
         usual: int = self.delete_grace_period
-        if need := await self._seconds_to_end():
+        # One that is left alone is not deleted.
+        if not self.leave_lab and (need := await self._seconds_to_end()):
             # A database needs its time, and its data must not be opened again before it is over.
             now = False
             self.delete_grace_period: int = max(usual, need)
@@ -265,6 +266,8 @@ class DatabasesMixin(ExtrasMixin):
         """
         need = sum(one.stop_seconds for one in self._servers())
         need += pod.LAB_SECONDS if need else 0
+        if self.sessions != "enforce":
+            return need  # Labs are left to KubeSpawner.
         try:
             lab = await self._labs_api().read(self.pod_name)
         except Doubt:

@@ -11,6 +11,7 @@ from kubespawner import KubeSpawner
 from traitlets.config import Config
 
 from jhub_safety import starts
+from jhub_safety.databases import DatabasesMixin
 from jhub_safety.errors import Doubt
 from jhub_safety.labs import LabsMixin
 from jhub_safety.refused import SpawnRefused
@@ -71,6 +72,11 @@ def spawner(monkeypatch, base):
     monkeypatch.setattr("kubespawner.spawner.load_config", lambda **_: None)
     monkeypatch.setattr("kubespawner.spawner.shared_client", lambda _: None)
     monkeypatch.setattr(LabsMixin, "absences", Absences())
+
+    async def no_database(_: object) -> int:
+        return 0
+
+    monkeypatch.setattr(DatabasesMixin, "_seconds_to_end", no_database)
     monkeypatch.setattr(starts, "PAUSES", (0.001, 0.002))
     monkeypatch.setattr(starts, "LAST_TRY", 0.05)
 
