@@ -7,22 +7,31 @@ from __future__ import annotations
 
 from typing import Any
 
-from traitlets import Bool, Enum, Float, HasTraits, List, TraitError, Unicode, default, validate
-from traitlets.config import Config, Configurable
+from traitlets import (
+    Bool,
+    Enum,
+    Float,
+    HasTraits,
+    List,
+    TraitError,
+    Unicode,
+    default,
+    validate,
+)
+from traitlets.config import Config
 
 from jhub_safety.errors import ConfigError
+from jhub_safety.labsettings import SECTION, LabSettings
 from jhub_safety.sidecars.server import parse_servers
-from jhub_safety.volumes.declared import parse_all
+from jhub_safety.volumes.declared import ExtraVolume, parse_all
 from jhub_safety.volumes.names import BUILT_IN, OWN, Generation
 from jhub_safety.volumes.slugs import StyleName
 
-#: The section that people write, whatever the effective class is called.
-SECTION = "SafeKubeSpawner"
 #: KubeSpawner 7's values of slug_scheme, and what they are called here.
 STYLE_NAMES: tuple[StyleName, StyleName] = ("safe", "escape")
 
 
-class SafetySettings(Configurable):  # type: ignore[misc]
+class SafetySettings(LabSettings):
     """The traits that this library adds to a spawner."""
 
     homes = Enum(
@@ -220,69 +229,6 @@ class SafetySettings(Configurable):  # type: ignore[misc]
         """,
     )
 
-    databases: List[Any] = List(
-        config=True,
-        help="""
-        Private database servers beside each lab: ``["postgres"]``, or dictionaries with ``kind``
-        (``postgres``, ``mysql``, ``mariadb``, or a dotted path) and optionally ``name``, ``image``,
-        ``capacity``, ``class``, ``resources``, ``env``, ``args``, ``run_as`` and more (docs:
-        Databases). Each has a claim of its own, which outlives the lab.
-
-        Danger: an entry is known by its ``name``. Change it, and users get a new, empty database
-        beside the former one; that is logged.
-
-        .. versionadded:: 0.1
-        """,
-    )
-
-    ownership = Enum(
-        ["auto", "always", "off"],
-        "auto",
-        config=True,
-        help="""
-        Give the home and the databases' folders to the lab's user, by an init container that runs
-        as root and can do nothing else. ``auto``: in labs that have a database. ``always``: in
-        every lab. ``off``: never.
-
-        Only what is not writable for the user is changed, and never what is in a home. Where a
-        namespace refuses containers that run as root, ``fsGroup`` is used instead.
-
-        .. versionadded:: 0.1
-        """,
-    )
-
-    ownership_paths = List(
-        Unicode(),
-        config=True,
-        help="""
-        Further paths in the lab, such as ``/home/jovyan/shared``, whose folders are given to the
-        lab's user while they still belong to root. Only paths at which something is mounted.
-
-        .. versionadded:: 0.1
-        """,
-    )
-
-    ownership_image = Unicode(
-        "busybox:1.37",
-        config=True,
-        help="""
-        Image of the init container of ``ownership``; it needs ``sh``, ``stat``, ``find`` and
-        ``chown``.
-
-        .. versionadded:: 0.1
-        """,
-    )
-
-    home_mount_path = Unicode(
-        "/home/jovyan",
-        config=True,
-        help="""
-        Where the home is mounted in the lab, for homes whose claim KubeSpawner does not make.
-
-        .. versionadded:: 0.1
-        """,
-    )
-
     journal = Unicode(
         "jhub-safety.journal",
         config=True,
@@ -306,15 +252,6 @@ class SafetySettings(Configurable):  # type: ignore[misc]
             raise TraitError(str(error)) from error
         return proposal.value
 
-    @validate("databases")
-    def _usable_databases(self, proposal: Any) -> Any:
-        try:
-            volumes = [one.volume_entry() for one in parse_servers(proposal.value)]
-            parse_all(volumes, f"{SECTION}.databases")
-        except ConfigError as error:
-            raise TraitError(str(error)) from error
-        return proposal.value
-
     @validate("earlier_generations")
     def _known_generations(self, proposal: Any) -> Any:
         unknown = [key for key in proposal.value if key not in BUILT_IN]
@@ -333,6 +270,17 @@ class SafetySettings(Configurable):  # type: ignore[misc]
             except ConfigError as error:
                 raise TraitError(f"{SECTION}.earlier_pvc_name_templates: {error}") from error
         return proposal.value
+
+    def extra_volumes(self) -> tuple[ExtraVolume, ...]:
+        """Every claim of a user beside the home: ``extra_pvcs``, and those of ``databases``.
+
+        A database whose ``claim`` is an entry of ``extra_pvcs`` has that one, as it stands there.
+        """
+        declared = parse_all(self.extra_pvcs)
+        names = {one.name for one in declared}
+        entries = [one.volume_entry() for one in parse_servers(self.databases)]
+        databases = parse_all(entries, f"{SECTION}.databases")
+        return (*declared, *(one for one in databases if one.name not in names))
 
     @classmethod
     def section_names(cls) -> list[str]:

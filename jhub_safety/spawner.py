@@ -19,12 +19,11 @@ from typing import Any
 
 from jupyterhub.utils import maybe_future
 from kubespawner import KubeSpawner
-from sqlalchemy.orm import object_session
 from tornado.web import HTTPError
 
 from jhub_safety.cluster import landmark
-from jhub_safety.databases import DatabasesMixin
 from jhub_safety.errors import Conflict, Doubt
+from jhub_safety.folders import FoldersMixin
 from jhub_safety.hubdb.records import FORMER_USERS, former_users
 from jhub_safety.sessions.records import PLACE
 from jhub_safety.volumes.lifecycle import delete_own, hand_over, is_home_of
@@ -32,7 +31,7 @@ from jhub_safety.volumes.model import Verdict
 from jhub_safety.volumes.names import Generation
 
 
-class SafetyMixin(DatabasesMixin):
+class SafetyMixin(FoldersMixin):
     """Put in front of a KubeSpawner class: ``class MySpawner(SafetyMixin, MyKubeSpawner)``.
 
     Override :meth:`owner_identity` where the login provider's stable id is not in auth_state.
@@ -53,21 +52,13 @@ class SafetyMixin(DatabasesMixin):
 
     async def load_user_options(self) -> None:
         await maybe_future(super().load_user_options())
+        self._made = []
         await self._settle()
         await self._settle_extras()
+        await self._settle_folder()
         if self.sessions == "enforce":
             self._saved_place = await self._set_up(landmark.PLACE)
             self._save_state()
-
-    def _save_state(self) -> None:
-        """Write the record before there is a lab.
-
-        JupyterHub writes it when the start has returned. A hub that was killed during a user's
-        first start had a session that named no lab, and nothing could ever end it.
-        """
-        self.orm_spawner.state = self.get_state()
-        if (db := object_session(self.orm_spawner)) is not None:
-            db.commit()
 
     async def _settle(self) -> None:
         if self.homes == "off" or not self.storage_pvc_ensure:
@@ -81,6 +72,8 @@ class SafetyMixin(DatabasesMixin):
         self.pvc_name = decision.name
         self._pvc_exists = self._home_settled = True
         self._home_claim = decision.claim
+        if decision.verdict is Verdict.CREATE:
+            self._made.append(decision.name)
         if self.grow_homes and decision.claim is not None and self.storage_capacity:
             await self._mind_the_size(self.storage_capacity, decision.claim)
         # Former names are kept until the claim itself carries the present one.

@@ -19,6 +19,17 @@ NOTEBOOK = "notebook"
 
 
 @dataclass(frozen=True, slots=True)
+class InitState:
+    """How far an init container has come. The exit code is of its last run, None before that."""
+
+    exit_code: int | None = None
+    #: What it wrote into its termination message; the container's own words.
+    message: str = ""
+    #: Why it waits, as Kubernetes names it (ImagePullBackOff).
+    waiting: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Lab:
     """A pod as it was when it was read."""
 
@@ -37,6 +48,7 @@ class Lab:
     #: Seconds that it asks for to end.
     grace: int = 0
     started: datetime | None = None
+    inits: Mapping[str, InitState] = field(default_factory=lambda: MappingProxyType({}))
     #: Of the notebook container. Holds the lab's own token; never shown.
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
@@ -86,6 +98,7 @@ class Lab:
                 labels=MappingProxyType(dict(meta.get("labels") or {})),
                 environment=MappingProxyType(_environment(spec)),
                 ip=status.get("podIP") or "",
+                inits=MappingProxyType(_inits(status)),
                 grace=int(spec.get("terminationGracePeriodSeconds") or 0),
                 started=datetime.fromisoformat(status["startTime"])
                 if status.get("startTime")
@@ -101,6 +114,20 @@ def _ended(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
         if container["name"] == NOTEBOOK:
             return container["state"].get("terminated") or None
     return None
+
+
+def _inits(status: Mapping[str, Any]) -> dict[str, InitState]:
+    found = {}
+    for one in status.get("initContainerStatuses") or []:
+        state, last = one.get("state") or {}, one.get("lastState") or {}
+        # One that failed waits for its next run, or runs again: what it said is in lastState then.
+        ended = state.get("terminated") or last.get("terminated") or {}
+        found[one["name"]] = InitState(
+            int(ended["exitCode"]) if "exitCode" in ended else None,
+            ended.get("message") or "",
+            (state.get("waiting") or {}).get("reason") or "",
+        )
+    return found
 
 
 def _environment(spec: Mapping[str, Any]) -> dict[str, str]:

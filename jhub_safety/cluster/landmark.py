@@ -17,14 +17,17 @@ from jhub_safety.cluster.client import ask, expect, is_absent
 from jhub_safety.errors import Conflict, Doubt
 from jhub_safety.owner import HUB_LABEL, label_value, object_name
 
-Mark = Literal["homes", "place"]
+Mark = Literal["homes", "place", "folders"]
 #: Made when the first home was found or made.
 HOMES: Mark = "homes"
 #: Made when the first server starts; sessions remember its uid.
 PLACE: Mark = "place"
+#: Made when the first home on the shared claim was in use.
+FOLDERS: Mark = "folders"
 _ABOUT = {
     HOMES: "This hub has had homes in this namespace (jhub-safety).",
     PLACE: "This hub starts servers in this namespace (jhub-safety).",
+    FOLDERS: "This hub has had homes on a shared claim of this namespace (jhub-safety).",
 }
 
 

@@ -15,7 +15,7 @@ from kubernetes_asyncio import client as kube
 
 from jhub_safety.cluster.client import ask, expect, is_absent
 from jhub_safety.errors import Doubt
-from jhub_safety.owner import HUB_LABEL, label_value, object_name
+from jhub_safety.owner import HUB_LABEL, Owner, label_value, object_name
 
 
 class Note:
@@ -79,3 +79,8 @@ class Note:
         answer = await ask(partial(delete, _preload_content=False), what, timeout=self._timeout)
         if not is_absent(answer, what, self.name) and not 200 <= answer.status < 300:
             raise Doubt(f"{what}: HTTP {answer.status} {answer.message}", status=answer.status)
+
+
+def folder_note(api: kube.CoreV1Api, namespace: str, owner: Owner, *, timeout: float) -> Note:
+    """An operator's word on this owner's folder: ``folder``, and ``new`` = "yes"."""
+    return Note(api, namespace, owner.hub, f"folder-{owner.hash}", timeout=timeout)

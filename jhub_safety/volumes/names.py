@@ -151,8 +151,14 @@ class Generation:
 
         *owner* is needed for our own hashes: they cannot be read back, only compared.
         """
-        if not valid_name(name):
-            return  # no claim is called that; and the search below is for names of 253 at most
+        if valid_name(name):  # no claim is called anything else
+            yield from self.read_text(name, owner, place=place)
+
+    def read_text(self, name: str, owner: Owner, *, place: Place = NOWHERE) -> Iterator[Guess]:
+        """The same for what is no claim's name: a folder may hold slashes and any character."""
+        if len(name) > _NAME_LENGTH:
+            yield Guess(many=True)  # the search below is for 253 characters at most
+            return
         parts = [(literal, field) for literal, field, _ in self._parts()]
         cuts = [_CUTS]
         # Dashes that an empty server name left behind were stripped (see render).
