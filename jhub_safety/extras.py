@@ -11,22 +11,20 @@ from kubespawner.objects import make_pvc
 
 from jhub_safety import metrics
 from jhub_safety import owner as marks
-from jhub_safety.cluster import events
+from jhub_safety.cluster import events, forgotten
 from jhub_safety.cluster.claims import Claim
 from jhub_safety.errors import Conflict, Doubt
-from jhub_safety.hubdb.records import former_users
+from jhub_safety.hubdb.records import VOLUMES, former_users
 from jhub_safety.owner import OWNER_LABEL, Owner
 from jhub_safety.plan import Action
 from jhub_safety.refused import SpawnRefused
 from jhub_safety.starts import StartsMixin
 from jhub_safety.volumes import growing
-from jhub_safety.volumes.declared import ExtraVolume, parse_all
+from jhub_safety.volumes.declared import ExtraVolume
 from jhub_safety.volumes.extra import Wanted, decide
 from jhub_safety.volumes.model import Decision, Row, Verdict
 from jhub_safety.volumes.names import Generation, Place, valid_name
 
-#: Key in a server's saved state: claim by volume.
-_CLAIMS = "jhub_safety_volumes"
 COMPONENT = "extra-pvc"
 #: Claims may be made by two servers of a user at the same time.
 _ROUNDS = 3
@@ -50,24 +48,26 @@ class ExtrasMixin(StartsMixin):
         self._extra_claims: dict[str, str] = {}
         #: This server's home as it was settled for this start.
         self._home_claim: Claim | None = None
+        #: Claims that were made in this start, for what a refusal says.
+        self._made: list[str] = []
         super().__init__(*args, **kwargs)
 
     def get_state(self) -> dict[str, Any]:
         state: dict[str, Any] = super().get_state()
         if self._extra_claims:
-            state[_CLAIMS] = dict(self._extra_claims)
+            state[VOLUMES] = dict(self._extra_claims)
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
         super().load_state(state)
-        found = state.get(_CLAIMS)
+        found = state.get(VOLUMES)
         self._extra_claims = dict(found) if isinstance(found, dict) else {}
 
     # -- settling
 
     async def _settle_extras(self) -> None:
         """Every declared volume has its claim, or the start is refused."""
-        volumes = self._extra_volumes()
+        volumes = self.extra_volumes()
         try:
             # With homes left to KubeSpawner nobody has asked before.
             self._identity = await self.owner_identity() if volumes else self._identity
@@ -123,9 +123,12 @@ class ExtrasMixin(StartsMixin):
         claims = self._claims_api()
         if wanted.saved is not None:
             claim = await claims.read(wanted.saved)
-            return decide(wanted, {} if claim is None else {claim.name: claim})
+            if claim is not None or not await self._given_up(wanted):
+                return decide(wanted, {} if claim is None else {claim.name: claim})
+            # An operator's word: there is no record, then.
+            wanted = replace(wanted, saved=None)
         # All of this owner's, also under the names and ids they went by before.
-        hashes = {one.hash for one in self._also_known_as(wanted.owner)}
+        hashes = set(wanted.hashes)
         witness = self._home_claim
         if witness is not None and OWNER_LABEL in witness.labels:
             hashes.add(witness.labels[OWNER_LABEL])
@@ -155,16 +158,23 @@ class ExtrasMixin(StartsMixin):
             )
         return decision
 
+    async def _given_up(self, wanted: Wanted) -> bool:
+        """Whether an operator has recorded that the claim on record is gone for good."""
+        claim = await forgotten.read(
+            self.api,
+            self.namespace,
+            wanted.owner,
+            wanted.volume.name,
+            timeout=self.claim_request_timeout,
+        )
+        return claim == wanted.saved
+
     def _is_extra(self, claim: str) -> bool:
         """True for the name of a claim that is made when extra volumes are settled."""
         return claim in map(self._expand_user_properties, self._declared_names())
 
-    def _extra_volumes(self) -> tuple[ExtraVolume, ...]:
-        """Every volume of this server beside the home."""
-        return parse_all(self.extra_pvcs)
-
     def _declared_names(self) -> tuple[str, ...]:
-        return tuple(volume.name for volume in self._extra_volumes())
+        return tuple(volume.name for volume in self.extra_volumes())
 
     def _also_known_as(self, owner: Owner) -> list[Owner]:
         by_name = replace(owner, identity=None)
@@ -189,6 +199,7 @@ class ExtrasMixin(StartsMixin):
         if claim is None:
             made = await self._claims_api().create(self._manifest(wanted, action))
             self._journal().write(action, "done", created_uid=made.uid)
+            self._made.append(made.name)
             return made
         if decision.verdict is Verdict.MOUNT or not self.annotate_homes:
             return claim
@@ -261,10 +272,7 @@ class ExtrasMixin(StartsMixin):
 
     async def _refuse_extra(self, decision: Decision) -> None:
         claim = next((one for one in decision.claims if one.name == decision.name), None)
-        # jhub-safety claims explain knows homes only.
-        about = " ".join(one.name for one in decision.claims)
-        look = f"describe pvc {about}" if about else f"get pvc -l component={COMPONENT}"
-        story = f"{decision.why}. Run: kubectl -n {self.namespace} {look}"
+        story = f"{decision.why}. Run: jhub-safety {decision.command}"
         try:
             await events.warn_about_claim(
                 self.api,
@@ -276,10 +284,12 @@ class ExtrasMixin(StartsMixin):
             )
         except (Conflict, Doubt) as doubt:
             self._say_once("events", "Refusals are in this log only, not in events: %s", doubt)
-        raise self._refused(decision.row, story)
+        raise self._refused(decision.row, decision.why, decision.command)
 
-    def _refused(self, code: str, why: str) -> SpawnRefused:
-        story = f"Server of {self._log_name} not started: {why}. Nothing was created or deleted."
+    def _refused(self, code: str, why: str, command: str = "") -> SpawnRefused:
+        story = f"Server of {self._log_name} not started: {why}. {self._what_was_done()}"
+        if command:
+            story += f" Run: jhub-safety {command}"
         self.log.error("%s", story)
         if (told := type(self).on_refusal) is not None:
             told(self)
@@ -290,6 +300,11 @@ class ExtrasMixin(StartsMixin):
             "be mounted. Nothing was lost. If this stays, please tell the people who run this hub.",
             retryable=code == Row.INCOMPLETE,
         )
+
+    def _what_was_done(self) -> str:
+        if not self._made:
+            return "Nothing was created or deleted."
+        return f"Nothing was deleted; made in this start, and kept: {', '.join(self._made)}."
 
     # -- mounting
 

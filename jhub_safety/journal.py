@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,20 @@ class Journal:
         self._log = log or logging.getLogger(__name__)
         self._now = now
         self._warned = False
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """What was written before; lines that are none of ours, or were cut off, are left out."""
+        try:
+            text = self.path.read_text(errors="replace") if self.path else ""
+        except OSError:
+            return
+        for line in text.splitlines():
+            try:
+                found = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(found, dict):
+                yield found
 
     def write(self, action: Action, outcome: str, **more: Any) -> None:
         """Record that *action* ended with *outcome* (``done``, ``unchanged``, ``failed: ...``)."""

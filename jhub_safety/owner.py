@@ -32,6 +32,8 @@ RELEASED = f"{PREFIX}/released"
 VOLUME = f"{PREFIX}/volume"
 #: When an operator gave the claim to its owner: that beats the hub's records of others.
 DECIDED = f"{PREFIX}/decided"
+#: Whatever commands are run on many claims, not on this one; any value but "false".
+PROTECT = f"{PREFIX}/protect"
 # Labels: what can be selected on.
 HUB_LABEL = HUB
 OWNER_LABEL = f"{PREFIX}/owner"

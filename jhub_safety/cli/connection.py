@@ -37,11 +37,16 @@ def shown(text: object) -> str:
     Markup is taken literally, and what is no printable character (a terminal's escape
     sequences among them) is spelled out.
     """
-    return escape(
-        "".join(
-            char if char.isprintable() else char.encode("unicode_escape").decode()
-            for char in str(text)
-        )
+    return escape(spelled(text))
+
+
+def spelled(text: object) -> str:
+    """*text* for where no markup is read: what is no printable character is spelled out."""
+    words = str(text)
+    if words.isprintable():
+        return words
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in words
     )
 
 

@@ -35,6 +35,9 @@ class Claim:
     capacity: str = ""
     storage_class: str = ""
     access_modes: tuple[str, ...] = ()
+    #: ``Filesystem`` or ``Block``.
+    volume_mode: str = "Filesystem"
+    attributes_class: str = ""
     #: Type and message of each condition that is true.
     conditions: tuple[tuple[str, str], ...] = ()
     volume: str = ""
@@ -67,6 +70,8 @@ class Claim:
                 capacity=requests.get("storage", ""),
                 storage_class=spec.get("storageClassName") or "",
                 access_modes=tuple(spec.get("accessModes") or ()),
+                volume_mode=spec.get("volumeMode") or "Filesystem",
+                attributes_class=spec.get("volumeAttributesClassName") or "",
                 conditions=tuple(
                     (condition["type"], condition.get("message") or "")
                     for condition in status.get("conditions") or ()
@@ -276,15 +281,21 @@ class ClaimsApi:
             raise Conflict(f"{what}: it is gone")
         return Claim.parse(expect(answer, what, "PersistentVolumeClaim"))
 
-    async def delete(self, claim: Claim) -> None:
+    async def delete(self, claim: Claim, *, unchanged: bool = False) -> None:
         """Delete exactly the claim that was read (uid precondition); 404 is success.
 
+        *unchanged*: only as it was read (resourceVersion precondition).
+
         Raises:
-            Conflict: the name belongs to another claim now.
+            Conflict: the name belongs to another claim now, or it was changed since.
             Doubt: any other failure.
         """
         what = f"deleting claim {claim.name} in namespace {self.namespace}"
-        body = kube.V1DeleteOptions(preconditions=kube.V1Preconditions(uid=claim.uid))
+        body = kube.V1DeleteOptions(
+            preconditions=kube.V1Preconditions(
+                uid=claim.uid, resource_version=claim.resource_version if unchanged else None
+            )
+        )
         answer = await ask(
             partial(
                 self._api.delete_namespaced_persistent_volume_claim,
@@ -298,5 +309,5 @@ class ClaimsApi:
         )
         if answer.status == 409:
             raise Conflict(f"{what}: {answer.message}")
-        if answer.status != 404 and not 200 <= answer.status < 300:
+        if not is_absent(answer, what, claim.name) and not 200 <= answer.status < 300:
             raise Doubt(f"{what}: HTTP {answer.status} {answer.message}", status=answer.status)

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
 from jupyterhub import orm
-from sqlalchemy import Integer, Text, Unicode, column, create_engine, make_url, select, table
+from sqlalchemy import (
+    Connection,
+    Integer,
+    Text,
+    Unicode,
+    column,
+    create_engine,
+    false,
+    func,
+    make_url,
+    or_,
+    select,
+    table,
+)
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -18,6 +32,10 @@ from jhub_safety.errors import Doubt
 
 #: Key in a server's saved state: user names under which its claim may still be annotated.
 FORMER_USERS = "jhub_safety_former_users"
+#: Key in a server's saved state: its user's folder on the claim that all homes share.
+FOLDER = "jhub_safety_folder"
+#: Key in a server's saved state: claim by extra volume.
+VOLUMES = "jhub_safety_volumes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +83,44 @@ def servers_naming(db: Session, claim: str) -> tuple[Record, ...]:
     )
 
 
+def servers_in_folders(db: Session, folders: Iterable[str]) -> dict[str, list[Record]]:
+    """Every server whose saved state names one of *folders*, by folder. A scan as above."""
+    wanted = set(folders)
+    # As the JSON has it; a folder's name may hold what is escaped there.
+    texts = [json.dumps(folder) for folder in sorted(wanted)]
+    matches = [_SERVERS.c.state.contains(text, autoescape=True) for text in texts]
+    found: dict[str, list[Record]] = {}
+    for user, server, state in db.execute(_STATES.where(or_(false(), *matches))):
+        if (folder := _unpack(state).get(FOLDER)) in wanted:
+            found.setdefault(folder, []).append(Record(user, server or ""))
+    return found
+
+
+def folders_of(db: Session, user: str) -> dict[str, str]:
+    """The folder that each server of *user* has on record, by server."""
+    rows = db.execute(_STATES.where(_USERS.c.name == user))
+    found = {server or "": _unpack(state).get(FOLDER) for _, server, state in rows}
+    return {server: folder for server, folder in found.items() if isinstance(folder, str)}
+
+
+def users_named(db: Session, names: Iterable[str]) -> set[str]:
+    """Those of *names* that users of the hub have."""
+    return set(db.execute(select(_USERS.c.name).where(_USERS.c.name.in_(list(names)))).scalars())
+
+
+def has_server(db: Session, user: str, server: str) -> bool:
+    """Whether *user* has had a server of that name."""
+    rows = db.execute(_STATES.where(_USERS.c.name == user, _SERVERS.c.name == server))
+    return rows.first() is not None
+
+
+def users_with(db: Session, part: str) -> tuple[str, ...]:
+    """Every user whose name holds *part*, in lower case. A scan in the database itself."""
+    lower = func.lower(_USERS.c.name)
+    rows = db.execute(select(_USERS.c.name).where(lower.contains(part, autoescape=True)))
+    return tuple(rows.scalars())
+
+
 def same_home(record: Record, user: str, server: str, *, per_server: bool) -> bool:
     """True when *record* and this server go by one home."""
     return record.user == user and (record.server == server or not per_server)
@@ -82,6 +138,13 @@ class HubRecords:
         """The claim that the record of this server names."""
         name = self.states.get(Record(user, server), {}).get("pvc_name")
         return name if isinstance(name, str) else None
+
+    def volumes_of(self, user: str, server: str) -> Mapping[str, str]:
+        """Claim by extra volume, as the record of this server has them."""
+        found = self.states.get(Record(user, server), {}).get(VOLUMES)
+        if not isinstance(found, dict):
+            return {}
+        return {volume: name for volume, name in found.items() if isinstance(name, str)}
 
     def others_naming(self, claim: str, user: str, server: str, *, per_server: bool) -> str:
         """Another server whose record names *claim*, or ""."""
@@ -105,6 +168,22 @@ def read(db_url: str) -> HubRecords:
     Raises:
         Doubt: it cannot be read. A SQLite file that is not there is not made.
     """
+    with opened(db_url) as connection:
+        names = tuple(connection.execute(select(_USERS.c.name).order_by(_USERS.c.name)).scalars())
+        states = {
+            Record(user, server or ""): MappingProxyType(_unpack(state))
+            for user, server, state in connection.execute(_STATES)
+        }
+    return HubRecords(names, MappingProxyType(states))
+
+
+@contextmanager
+def opened(db_url: str) -> Iterator[Connection]:
+    """A connection that only reads.
+
+    Raises:
+        Doubt: it cannot be read. A SQLite file that is not there is not made.
+    """
     try:
         url = make_url(db_url)
     except SQLAlchemyError as error:
@@ -117,13 +196,7 @@ def read(db_url: str) -> HubRecords:
         engine = create_engine(url)
         try:
             with engine.connect() as connection:
-                users = connection.execute(select(_USERS.c.name).order_by(_USERS.c.name))
-                names = tuple(users.scalars())
-                rows = connection.execute(_STATES)
-                states = {
-                    Record(user, server or ""): MappingProxyType(_unpack(state))
-                    for user, server, state in rows
-                }
+                yield connection
         finally:
             engine.dispose()
     except ImportError as error:
@@ -132,7 +205,6 @@ def read(db_url: str) -> HubRecords:
         # The driver's own words; SQLAlchemy's would add the statement and a link.
         cause = getattr(error, "orig", None) or error
         raise Doubt(f"the hub's database {shown} cannot be read: {cause}") from error
-    return HubRecords(names, MappingProxyType(states))
 
 
 def former_users(state: dict[str, Any] | None) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -125,13 +126,24 @@ def parse_all(entries: Iterable[object], where: str = WHERE) -> tuple[ExtraVolum
     """Every entry.
 
     Raises:
-        ConfigError: one cannot be used, or two have the same name.
+        ConfigError: one cannot be used, or two have the same name or the same place in the lab.
     """
     found = tuple(ExtraVolume.parse(entry, where) for entry in entries)
     names = [one.name for one in found]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"{where}: two entries are called {name!r}")
+    places: dict[str, str] = {}
+    for one in found:
+        if not one.mount_path:
+            continue
+        # The API server refuses the whole pod: "mountPath: must be unique".
+        path = posixpath.normpath(one.mount_path)
+        if path in places:
+            raise ConfigError(
+                f"{where}: {places[path]!r} and {one.name!r} are both mounted at {path}"
+            )
+        places[path] = one.name
     return found
 
 

@@ -13,16 +13,18 @@ Pure, from top to bottom:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from jhub_safety import owner as marks
 from jhub_safety.cluster.claims import Claim
-from jhub_safety.owner import Owner
+from jhub_safety.owner import OWNER_LABEL, Owner
 from jhub_safety.volumes.declared import ExtraVolume, Override
 from jhub_safety.volumes.model import Decision, Row, Verdict
 from jhub_safety.volumes.names import NOWHERE, Generation, Place, other_owner
 from jhub_safety.volumes.relation import Relation, describe, owner_of, relation
+from jhub_safety.volumes.slugs import StyleName
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,40 @@ class Wanted:
     place: Place = NOWHERE
     #: The same one, under names that they had before.
     former: tuple[Owner, ...] = ()
+
+    @classmethod
+    def ask(
+        cls,
+        volume: ExtraVolume,
+        owner: Owner,
+        *,
+        groups: Collection[str] = (),
+        saved: str | None = None,
+        place: Place = NOWHERE,
+        former: Iterable[str] = (),
+        style: StyleName = "safe",
+    ) -> Wanted:
+        """The question of a server's start, asked without one. *owner* names the server.
+
+        *former*: names that the user had before.
+        """
+        rule = Generation(volume.name, volume.name, style)
+        owner = replace(owner, server=owner.server if rule.per_server else "")
+        return cls(
+            volume,
+            owner,
+            rule.render(owner, place=place) or "",
+            volume.for_user(owner.user, groups),
+            saved,
+            place,
+            tuple(replace(owner, user=name, identity=None) for name in former),
+        )
+
+    @property
+    def hashes(self) -> frozenset[str]:
+        """By which labels claims may be this owner's."""
+        by_name = replace(self.owner, identity=None)
+        return frozenset(one.hash for one in (self.owner, by_name, *self.former))
 
     @property
     def generations(self) -> tuple[Generation, ...]:
@@ -58,6 +94,28 @@ class Wanted:
             if name and name not in found:
                 found.append(name)
         return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Every claim of a namespace, to be asked about many owners."""
+
+    claims: Mapping[str, Claim]
+    labelled: Mapping[str, tuple[Claim, ...]]
+
+    @classmethod
+    def of(cls, claims: Mapping[str, Claim]) -> Listed:
+        labelled: dict[str, tuple[Claim, ...]] = {}
+        for claim in claims.values():
+            if (label := claim.labels.get(OWNER_LABEL)) is not None:
+                labelled[label] = (*labelled.get(label, ()), claim)
+        return cls(claims, labelled)
+
+    def concerned(self, wanted: Wanted, hashes: Collection[str]) -> dict[str, Claim]:
+        """Those that a start of *wanted*'s owner looks at: by name, on record, or labelled so."""
+        found = {one.name: one for label in hashes for one in self.labelled.get(label, ())}
+        names = (*wanted.names, *([wanted.saved] if wanted.saved else ()))
+        return found | {name: self.claims[name] for name in names if name in self.claims}
 
 
 def decide(wanted: Wanted, claims: Mapping[str, Claim]) -> Decision:
@@ -105,6 +163,8 @@ def _on_record(wanted: Wanted, saved: str, claim: Claim | None) -> Decision:
             saved,
             f"the hub's record of {wanted.owner} names claim {saved} for volume "
             f"{wanted.volume.name}, which no longer exists: data was here and is missing",
+            command=f"claims forget {shlex.quote(saved)} {wanted.owner.options} "
+            f"--volume={shlex.quote(wanted.volume.name)}",
         )
     if _was_theirs(wanted, claim):
         return _take(wanted, Row.RENAMED, claim, "its annotations name this user as before")
@@ -160,6 +220,7 @@ def _several(wanted: Wanted, claims: tuple[Claim, ...]) -> Decision:
         wanted.name,
         f"{len(claims)} claims may be volume {wanted.volume.name} of {wanted.owner}: {listed}",
         claims=claims,
+        command=_explain(wanted),
     )
 
 
@@ -170,4 +231,9 @@ def _refuse(wanted: Wanted, row: Row, claim: Claim, why: str) -> Decision:
         claim.name,
         f"volume {wanted.volume.name} of {wanted.owner}: {why}",
         claims=(claim,),
+        command=_explain(wanted),
     )
+
+
+def _explain(wanted: Wanted) -> str:
+    return f"claims explain {wanted.owner.arguments}"

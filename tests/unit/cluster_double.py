@@ -91,6 +91,8 @@ class ClusterDouble:
             capacity=spec.resources.requests["storage"] if spec else "",
             storage_class=spec.storage_class_name or "" if spec else "",
             access_modes=tuple(spec.access_modes) if spec else (),
+            volume=spec.volume_name or "" if spec else "",
+            volume_mode=spec.volume_mode or "Filesystem" if spec else "Filesystem",
             annotations=MappingProxyType(dict(manifest.metadata.annotations or {})),
             labels=MappingProxyType(dict(manifest.metadata.labels or {})),
         )
@@ -117,8 +119,10 @@ class ClusterDouble:
         )
         return self.stored[claim.name]
 
-    async def delete(self, claim: Claim) -> None:
+    async def delete(self, claim: Claim, *, unchanged: bool = False) -> None:
         self._called("delete", claim.name)
+        if unchanged and claim.name in self.stored:
+            self._same(claim, "deleting")
         if claim.name in self.stored and self.stored[claim.name].uid != claim.uid:
             raise Conflict(f"deleting claim {claim.name}: the UID in the precondition differs")
         self.stored.pop(claim.name, None)
