@@ -1,0 +1,157 @@
+"""What the ``db`` commands need first: the hub's configuration, and whether a hub is alive."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from jhub_safety.cli.connection import Options, common_options, notes, shown, to_cluster
+from jhub_safety.cli.hubalive import Sign, row_of_hold, sign_of_life
+from jhub_safety.errors import ConfigError, Doubt, SafetyError
+from jhub_safety.hub.application import check_section
+from jhub_safety.hubconfig import SessionsConfig, load_sessions
+from jhub_safety.hubdb import worker
+from jhub_safety.hubdb.backup import Backups, DatabaseBackup
+from jhub_safety.hubdb.engines import Address, address
+
+#: Where a pod finds the name of its namespace.
+_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+@dataclass(frozen=True)
+class DbSite:
+    """A hub's database and its snapshots. No cluster is needed for them."""
+
+    hub: SessionsConfig
+    options: Options
+    backups: Backups
+
+    @property
+    def address(self) -> Address:
+        return address(self.options.db_url or self.hub.db_url)
+
+    def header(self) -> str:
+        where = self.backups.request("")["destination"]
+        return (
+            f"hub {self.hub.hub_name}, database {self.address}, snapshots in {where or 'no place'}"
+        )
+
+    def warn(self) -> None:
+        """Tell what an operator should change about the snapshots."""
+        for one in self.backups.settings.warnings(self.address.plain):
+            notes.print(f"[yellow]{shown(one)}[/]")
+
+    async def ask(self, do: str, **more: Any) -> dict[str, Any]:
+        """Have it done beside this process, with its progress on the terminal."""
+        with progress() as told:
+            return await worker.run(self.backups.request(do, **more), progress=told)
+
+    async def resolve(self, wanted: str) -> str:
+        """The full name of a snapshot: ``newest``, or a part of the name that only one has.
+
+        Raises:
+            SafetyError: none has it, or several. Doubt: they could not be listed.
+        """
+        found = await self.backups.list()
+        if wanted == "newest":
+            if found["newest"] is None:
+                raise SafetyError(
+                    "no verified snapshot is kept. To see what there is: jhub-safety db list"
+                )
+            return str(found["newest"])
+        names = [one["name"] for one in found["snapshots"]]
+        fitting = [name for name in names if wanted in name]
+        if wanted in names:
+            return wanted
+        if len(fitting) == 1:
+            return str(fitting[0])
+        what = f"{len(fitting)} snapshots have" if fitting else "no snapshot has"
+        raise SafetyError(f"{what} {wanted!r} in the name; see them with: jhub-safety db list")
+
+    async def sign_of_life(self) -> Sign | None:
+        """What shows that a hub is alive; None when nothing does.
+
+        Raises:
+            Doubt: that is not known.
+        """
+        url = self.address.plain
+        try:
+            async with to_cluster(self.options) as cluster:
+                namespace = self.options.namespace or self.hub.namespace
+                return await sign_of_life(self.hub, cluster.api, namespace, url)
+        except ConfigError:
+            notes.print("Without a cluster: whether a hub's pod runs elsewhere is not looked at.")
+            return await sign_of_life(self.hub, None, "", url)
+
+    async def be_sure_that_it_is_down(self) -> None:
+        """Nobody writes under a hub's feet.
+
+        Raises:
+            SafetyError: a hub is alive. Doubt: that is not known.
+        """
+        if await row_of_hold(self.hub) is not None:
+            return  # It has opened nothing, and looks again when this is done.
+        try:
+            sign = await self.sign_of_life()
+        except Doubt as doubt:
+            raise Doubt(
+                f"whether a hub is alive is not known: {doubt}. Nothing was changed",
+                status=doubt.status,
+            ) from doubt
+        if sign is not None:
+            namespace = self.options.namespace or self.hub.namespace
+            raise SafetyError(
+                f"a hub is alive: {sign.what}. Nothing was changed. Stop it, labs go on running: "
+                f"kubectl -n {namespace} scale deploy/hub --replicas=0"
+            )
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int], None]]:
+    """Give a function that shows what is being done, and how much of it."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=notes, transient=True) as bar:
+        task = bar.add_task("Looking", total=None)
+        at: list[Any] = ["", 0]
+
+        def told(what: str, done: int) -> None:
+            at[:] = [what, at[1] + done if what == at[0] else done]
+            bar.update(task, description=shown(f"{what}: {at[1]:,}" if at[1] else what))
+
+        yield told
+
+
+def _namespace() -> str:
+    try:
+        return _NAMESPACE.read_text().strip()
+    except OSError:
+        # As KubeSpawner outside of a cluster.
+        return "default"
+
+
+def with_db(function: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Give a coroutine the common options, and a :class:`DbSite` as its first argument."""
+
+    @common_options
+    @click.option("--destination", help="Where snapshots are (default: as configured).")
+    @wraps(function)
+    def command(options: Options, destination: str | None, **arguments: Any) -> None:
+        hub = load_sessions(options.config, options.namespace or _namespace())
+        check_section(DatabaseBackup, hub.everything)
+        settings = DatabaseBackup(config=hub.everything)
+        if destination is not None:
+            settings.destination = destination
+        db_url = address(options.db_url or hub.db_url).plain
+        hub = replace(hub, db_url=db_url)
+        site = DbSite(hub, options, Backups(settings, db_url, hub.hub_name))
+        asyncio.run(function(site, **arguments))
+
+    return command

@@ -1,0 +1,167 @@
+"""``python -m jhub_safety.hubdb``: what :mod:`jhub_safety.hubdb.worker` starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, NoReturn
+
+from jhub_safety.errors import SafetyError
+from jhub_safety.hubdb import migrate, restore, snapshot
+from jhub_safety.hubdb.engines import Address, address, cause, other_clients
+from jhub_safety.hubdb.retention import Policy, superfluous
+from jhub_safety.hubdb.snapshot import Shelf
+from jhub_safety.hubdb.stores import open_store
+from jhub_safety.hubdb.worker import ERRORS
+
+Request = Mapping[str, Any]
+#: Seconds until a server has forgotten a connection that was closed.
+_GONE = 1.0
+_ENDINGS = (signal.SIGTERM, signal.SIGINT)
+
+
+def tell(what: str, value: Any) -> None:
+    sys.stdout.write(json.dumps({what: value}) + "\n")
+    sys.stdout.flush()
+
+
+def progress(what: str, done: int) -> None:
+    tell("progress", [what, done])
+
+
+def _shelf(request: Request) -> Shelf:
+    store = open_store(request["destination"], request["store_class"])
+    return Shelf(store, request["hub"], request["prefix"], tuple(request["keys"]))
+
+
+def backup(request: Request) -> dict[str, Any]:
+    shelf = _shelf(request)
+    manifest = snapshot.take(address(request["db_url"]), shelf, progress=progress)
+    removed: list[str] = []
+    problem = ""
+    if request.get("keep") is not None:
+        try:
+            policy = Policy(request["keep"], timedelta(days=request["keep_days"]))
+            _tidy(shelf, policy, removed)
+        except SafetyError as error:
+            # The new one is there and good; old ones go next time.
+            problem = str(error)
+    return {"snapshot": manifest.record(), "removed": removed, "problem": problem}
+
+
+def _tidy(shelf: Shelf, policy: Policy, removed: list[str]) -> None:
+    listed = {one.name: one for one in snapshot.listing(shelf)}
+    names = superfluous((one.kept() for one in listed.values()), policy, datetime.now(UTC))
+    for name in names:
+        snapshot.remove(shelf, listed[name])
+        removed.append(name)
+
+
+def listing(request: Request) -> dict[str, Any]:
+    found = snapshot.listing(_shelf(request))
+    newest = snapshot.newest_verified(found)
+    return {"snapshots": [one.record() for one in found], "newest": newest and newest.name}
+
+
+def verify(request: Request) -> dict[str, Any]:
+    manifest = snapshot.verify(_shelf(request), request["snapshot"], progress=progress)
+    return {"snapshot": manifest.record()}
+
+
+def propose_restore(request: Request) -> dict[str, Any]:
+    target = address(request["db_url"])
+    found = restore.propose(
+        target,
+        _shelf(request),
+        request["snapshot"],
+        afterwards=request["afterwards"],
+        progress=progress,
+    )
+    return {
+        **found.record(),
+        "manifest": found.manifest.record(),
+        "clients": _clients(target),
+    }
+
+
+def _clients(target: Address) -> list[str]:
+    """Who stays connected: a server lists those who have just gone, us too, a moment longer."""
+    found = other_clients(target)
+    if found:
+        time.sleep(_GONE)
+        found = other_clients(target)
+    return list(found)
+
+
+def do_restore(request: Request) -> dict[str, Any]:
+    return restore.execute(
+        address(request["db_url"]),
+        _shelf(request),
+        request["snapshot"],
+        identity=request["identity"],
+        afterwards=request["afterwards"],
+        progress=progress,
+    ).record()
+
+
+def propose_migrate(request: Request) -> dict[str, Any]:
+    source, target = address(request["db_url"]), address(request["target"])
+    return migrate.propose(source, target, progress=progress).record()
+
+
+def do_migrate(request: Request) -> dict[str, Any]:
+    source, target = address(request["db_url"]), address(request["target"])
+    return migrate.execute(source, target, progress=progress).record()
+
+
+WORK: Mapping[str, Callable[[Request], dict[str, Any]]] = {
+    "backup": backup,
+    "list": listing,
+    "verify": verify,
+    "propose-restore": propose_restore,
+    "restore": do_restore,
+    "propose-migrate": propose_migrate,
+    "migrate": do_migrate,
+}
+
+
+def _end(_signal: int, _frame: object) -> NoReturn:
+    """As an exception: what was begun is undone, temporary files are removed."""
+    # Ctrl-C reaches this process from the terminal, and SIGTERM from its parent right after: the
+    # second must not cut off the undoing.
+    for one in _ENDINGS:
+        signal.signal(one, signal.SIG_IGN)
+    raise SystemExit(1)
+
+
+def end_in_order() -> None:
+    """Have both ways of being ended lead to :func:`_end`."""
+    for one in _ENDINGS:
+        signal.signal(one, _end)
+
+
+def main() -> int:
+    """One request from standard input, its answer to standard output."""
+    end_in_order()
+    os.nice(19)
+    try:
+        request = json.load(sys.stdin)
+        tell("result", WORK[request["do"]](request))
+    except SafetyError as error:
+        # The first of its classes that the other side knows, too.
+        known = next(cls.__name__ for cls in type(error).__mro__ if cls.__name__ in ERRORS)
+        tell("error", {"type": known, "message": str(error)})
+        return 1
+    except Exception as error:  # noqa: BLE001 - no traceback: it would show values of rows
+        tell("error", {"type": "SafetyError", "message": f"{type(error).__name__}: {cause(error)}"})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

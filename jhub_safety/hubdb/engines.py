@@ -1,0 +1,298 @@
+"""A hub's database, whatever its engine: what an address is, and how it is read without a trace."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from jhub_safety.errors import Doubt, SafetyError
+
+EngineName = Literal["sqlite", "postgresql", "mysql"]
+#: Files that belong to a SQLite database and mean nothing without it.
+COMPANIONS = ("-wal", "-journal", "-shm")
+#: Seconds to wait for a lock that somebody else holds, before giving up.
+LOCK_WAIT = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a database is. Printing one never shows its password."""
+
+    url: URL
+    engine: EngineName
+    #: Of SQLite only.
+    file: Path | None
+
+    def __str__(self) -> str:
+        return self.url.render_as_string(hide_password=True)
+
+    def __repr__(self) -> str:
+        return f"Address({self})"
+
+    @property
+    def plain(self) -> str:
+        """With the password: for the engine, never for a person, a log or a command line."""
+        return self.url.render_as_string(hide_password=False)
+
+
+def address(url: str) -> Address:
+    """Understand ``JupyterHub.db_url``; nothing is opened.
+
+    Raises:
+        SafetyError: it is no URL, or names an engine that no hub runs on.
+    """
+    try:
+        # A bare path, as JupyterHub takes it (app.py:1561, 6.1.1).
+        made = make_url(url if "://" in url else f"sqlite:///{url}")
+        name = made.get_backend_name()
+    except (SQLAlchemyError, ValueError) as error:
+        # Not the error's own text: it holds the address, password and all.
+        raise SafetyError("the address of the database is no URL") from error
+    if name == "sqlite":
+        if made.database in (None, "", ":memory:") or "mode=memory" in str(made.database):
+            raise SafetyError("the database is in the hub's memory; there is nothing to copy")
+        # With uri=true SQLite takes a URI.
+        path = str(made.database).removeprefix("file:").partition("?")[0]
+        return Address(made, "sqlite", Path(path).absolute())
+    if name == "postgresql":
+        return Address(made, "postgresql", None)
+    if name in ("mysql", "mariadb"):
+        return Address(made, "mysql", None)
+    raise SafetyError(f"{name} is no engine that JupyterHub runs on")
+
+
+def same_volume(file: Path, other: Path) -> bool:
+    """Whether two paths are lost together: one file system. Paths that do not exist count as their
+    nearest folder that does."""
+    return _device(file) == _device(other)
+
+
+def _device(path: Path) -> int:
+    for one in (path.absolute(), *path.absolute().parents):
+        try:
+            return one.stat().st_dev
+        except OSError:
+            continue
+    return -1
+
+
+# -- reading
+
+
+@contextmanager
+def reading(where: Address) -> Iterator[Connection]:
+    """One consistent state of the whole database, for as long as the block lasts.
+
+    Nobody waits for it: SQLite is copied first (:func:`copy_file`), servers give a snapshot.
+
+    Raises:
+        Doubt: it cannot be read. Never means that it is empty.
+    """
+    if where.file is not None:
+        with tempfile.TemporaryDirectory(prefix="jhub-safety-") as folder:
+            copy = Path(folder) / "copy.sqlite"
+            copy_file(where.file, copy)
+            with opened_file(copy) as connection:
+                yield connection
+        return
+    with _server(where) as engine, _saying(where), engine.connect() as connection:
+        if where.engine == "postgresql":
+            begin = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
+            connection.exec_driver_sql(begin)
+            # The snapshot is taken by the first query, not by the line above.
+            connection.exec_driver_sql("SELECT 1")
+        else:
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            connection.exec_driver_sql("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+        try:
+            yield connection
+        finally:
+            connection.rollback()
+
+
+@contextmanager
+def _saying(where: Address) -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise Doubt(f"the database {where} cannot be read: {cause(error)}") from error
+
+
+def cause(error: BaseException) -> str:
+    """The driver's own words, as far as they hold no value of a row: cookie ids are among them.
+
+    SQLAlchemy's would add the statement and its values, PostgreSQL's second line the row.
+    """
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig
+    lines = str(error).strip().splitlines()
+    return _VALUE.sub(" ...", lines[0]) if lines else type(error).__name__
+
+
+#: What MySQL and PostgreSQL quote of a row.
+_VALUE = re.compile(r"(?<=entry) '.*'(?= for)|(?<=value:) '.*'(?= for)|(?<=:) \".*\"$")
+
+
+@contextmanager
+def opened_file(file: Path) -> Iterator[Connection]:
+    """A SQLite file, read only. A missing one is not made.
+
+    Raises:
+        Doubt: it is missing, or is no database.
+    """
+    engine = create_engine("sqlite://", creator=lambda: raw(file), poolclass=NullPool)
+    try:
+        try:
+            with engine.connect() as connection:
+                yield connection
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise Doubt(f"the database {file} cannot be read: {cause(error)}") from error
+    finally:
+        engine.dispose()
+
+
+def raw(file: Path) -> sqlite3.Connection:
+    """Opened as it is, read only.
+
+    ``mode=ro``: plain opening makes an empty file where there is none, and a hub starts on it.
+    Never ``immutable``: it reads past the write-ahead log, that is an older state.
+
+    Raises:
+        Doubt: it is not there, or cannot be opened.
+    """
+    if not file.exists():
+        raise Doubt(f"the database {file} is not there")
+    try:
+        made = sqlite3.connect(
+            f"file:{quote(str(file))}?mode=ro", uri=True, timeout=LOCK_WAIT, check_same_thread=False
+        )
+        # What is no UTF-8 is told by the checks before a move, not by an exception here.
+        made.text_factory = _text
+        return made
+    except sqlite3.Error as error:
+        raise Doubt(f"the database {file} cannot be opened: {error}") from error
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="surrogateescape")
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a SQLite database, also while it is written to, into one file that needs no other.
+
+    All pages in one step: a copy in smaller ones starts again at each commit, and never ended
+    under a busy writer. A writer waits meanwhile, unless the database is in WAL mode.
+
+    Raises:
+        Doubt: it cannot be read.
+    """
+    try:
+        with closing(raw(source)) as reader, closing(sqlite3.connect(target)) as writer:
+            target.chmod(0o600)
+            reader.backup(writer, pages=-1)
+            # WAL is written into the file's head; a copy in that mode cannot be opened where
+            # nothing may be written.
+            writer.execute("PRAGMA journal_mode=DELETE")
+    except sqlite3.Error as error:
+        hint = ""
+        if source.with_name(source.name + "-journal").exists():
+            hint = " (beside it is the journal of a write that was cut off; a hub's start mends it)"
+        raise Doubt(f"the database {source} cannot be copied: {error}{hint}") from error
+
+
+def journal_mode(where: Address) -> str:
+    """``wal`` or ``delete`` for SQLite, "" for others. Raises Doubt."""
+    if where.file is None:
+        return ""
+    with closing(raw(where.file)) as connection:
+        try:
+            return str(connection.execute("PRAGMA journal_mode").fetchone()[0]).lower()
+        except sqlite3.Error as error:
+            raise Doubt(f"the database {where.file} cannot be read: {error}") from error
+
+
+# -- writing
+
+
+@contextmanager
+def _server(where: Address) -> Iterator[Engine]:
+    try:
+        engine = create_engine(where.url, poolclass=NullPool)
+    except (ImportError, SQLAlchemyError) as error:
+        raise Doubt(f"the database {where} cannot be opened: {error}") from error
+    if where.engine == "mysql":
+        event.listen(engine, "connect", _mysql_session)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _mysql_session(connection: Any, _record: Any) -> None:
+    with closing(connection.cursor()) as cursor:
+        # An id of 0 stays 0, and nothing is cut off or rounded without an error.
+        cursor.execute(
+            "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,NO_ZERO_DATE,"
+            "NO_ENGINE_SUBSTITUTION'"
+        )
+        cursor.execute("SET NAMES utf8mb4")
+        cursor.execute(f"SET SESSION lock_wait_timeout = {LOCK_WAIT}")
+
+
+@contextmanager
+def server_writing(where: Address) -> Iterator[Connection]:
+    """A connection to PostgreSQL or MySQL; the block commits, an exception rolls back.
+
+    Raises:
+        SafetyError: what was tried failed; with the server's own words.
+    """
+    with _server(where) as engine:
+        try:
+            with engine.connect() as connection:
+                if where.engine == "postgresql":
+                    connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_WAIT}s'"))
+                yield connection
+                connection.commit()
+        except SQLAlchemyError as error:
+            raise SafetyError(f"the database {where} did not take it: {cause(error)}") from error
+
+
+def other_clients(where: Address) -> tuple[str, ...]:
+    """Who else is connected to this database on a server, as far as this account may see.
+
+    Raises:
+        Doubt: the server does not answer.
+    """
+    if where.engine == "sqlite":
+        return ()
+    query = (
+        "SELECT concat(usename, '@', coalesce(client_addr::text, 'local'), ' ', application_name) "
+        "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+        "AND backend_type = 'client backend'"
+        if where.engine == "postgresql"
+        else "SELECT concat(user, '@', host) FROM information_schema.processlist "
+        "WHERE db = database() AND id <> connection_id()"
+    )
+    with _server(where) as engine, _saying(where), engine.connect() as connection:
+        return tuple(str(row[0]).strip() for row in connection.execute(text(query)))
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold a file, or a folder's list of names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,114 @@
+"""A SQLite database's file gives way to another: whole or not at all, and is kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+
+from jhub_safety.errors import SafetyError
+from jhub_safety.hubdb import content
+from jhub_safety.hubdb.copying import Afterwards, change_file, require_equal
+from jhub_safety.hubdb.engines import COMPANIONS, opened_file, sync
+from jhub_safety.hubdb.packing import sum_of
+from jhub_safety.hubdb.snapshot import Manifest
+
+
+def replace_file(
+    target: Path, source: Path, manifest: Manifest, wanted: Sequence[Afterwards], now: datetime
+) -> str:
+    """Put a copy of *source*, as *manifest* has it, in the place of *target*.
+
+    Written beside it first, then renamed: at no time is there a half of anything. Returns where the
+    old file is now, with what belonged to it; "" when there was none.
+
+    Raises:
+        SafetyError: it failed; *target* is as it was.
+    """
+    stamp = f"{now:%Y%m%dT%H%M%S.%f}"
+    new = target.with_name(f"{target.name}.restoring-{stamp}")
+    aside = target.with_name(f"{target.name}.before-{stamp}")
+    try:
+        new.touch(mode=0o600, exist_ok=False)
+        shutil.copyfile(source, new)
+        sync(new)
+        if sum_of(new) != manifest.raw:
+            raise SafetyError(f"{new} was not written whole")
+        change_file(new, wanted)
+        before = _measured(new)
+        _like(new, target)
+        if manifest.journal_mode == "wal":
+            _use_wal(new)
+        kept = _exchange(target, new, aside)
+        try:
+            require_equal(_measured(target), before)
+        except BaseException:
+            _exchange_back(target, aside)
+            raise
+    except OSError as error:
+        raise SafetyError(f"{target} was not replaced: {error.strerror or error}") from error
+    finally:
+        for end in ("", *COMPANIONS):
+            beside(new, end).unlink(missing_ok=True)
+    return str(aside) if kept else ""
+
+
+def _measured(file: Path) -> Mapping[str, content.Content]:
+    with opened_file(file) as connection:
+        return content.measure(connection)
+
+
+def _like(new: Path, old: Path) -> None:
+    """The hub must be able to write what root restored."""
+    model = old if old.exists() else old.parent
+    if old.exists():
+        new.chmod(old.stat().st_mode & 0o777)
+    if os.geteuid() == 0:
+        os.chown(new, model.stat().st_uid, model.stat().st_gid)
+
+
+def _exchange(target: Path, new: Path, aside: Path) -> bool:
+    """Put *new* in the place of *target*; True when there was an old one, now *aside*.
+
+    The old one goes first, then what belongs to it, then the new one comes. A write-ahead log
+    beside another database than its own would be played into that one.
+    """
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for end in ("", *COMPANIONS):
+            old, kept = beside(target, end), beside(aside, end)
+            if old.exists():
+                old.rename(kept)
+                moved.append((old, kept))
+        if target.exists():
+            raise SafetyError(f"{target} was made anew meanwhile: a hub is running")
+        new.rename(target)
+    except BaseException:
+        # Also when it is told to end.
+        for old, kept in reversed(moved):
+            kept.rename(old)
+        raise
+    sync(target.parent)
+    return bool(moved)
+
+
+def _exchange_back(target: Path, aside: Path) -> None:
+    for end in ("", *COMPANIONS):
+        beside(target, end).unlink(missing_ok=True)
+    for end in reversed(("", *COMPANIONS)):
+        if beside(aside, end).exists():
+            beside(aside, end).rename(beside(target, end))
+    sync(target.parent)
+
+
+def _use_wal(file: Path) -> None:
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
+def beside(file: Path, end: str) -> Path:
+    return file.with_name(file.name + end)

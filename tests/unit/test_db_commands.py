@@ -1,0 +1,149 @@
+"""``jhub-safety db``: what an operator sees of the guard, says to it, and has mended."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+
+import pytest
+from click.testing import CliRunner
+from jupyterhub import orm, roles
+
+from jhub_safety.cli import cli
+from jhub_safety.errors import SafetyError
+from tests.unit.hub_database import opened, tables
+from tests.unit.session_world import refused, surroundings
+
+USERS = 50
+
+
+@pytest.fixture
+def world(monkeypatch):
+    """No hub runs; its database is known, with fifty users who have roles."""
+    with surroundings(monkeypatch) as made:
+        known = str(made.directory / "known.json")
+        made.extra = f"\nc.DatabaseGuard.fingerprint_file = {known!r}\n"
+        made.write_config()
+        with opened(made.database) as db:
+            for role in roles.get_default_roles():
+                roles.create_role(db, role)
+            for number in range(USERS):
+                user = orm.User(name=f"user-{number}")
+                db.add(user)
+                db.commit()
+                roles.assign_default_roles(db, entity=user)
+        yield made
+
+
+def run(world, *arguments: str, answer: str = ""):
+    url = f"--db-url=sqlite:///{world.database}"
+    result = CliRunner().invoke(cli, ["db", *arguments, url], input=answer)
+    if not isinstance(result.exception, (SafetyError, SystemExit, type(None))):
+        raise result.exception
+    return result
+
+
+def know(world, epoch: int = 1) -> None:
+    """As the hub writes it down."""
+    with closing(sqlite3.connect(world.database)) as database:
+        database.execute("CREATE TABLE jhub_safety (key VARCHAR(64) PRIMARY KEY, value VARCHAR)")
+        database.execute(
+            "INSERT INTO jhub_safety VALUES ('identity', ?), ('epoch', ?)", ("a" * 32, str(epoch))
+        )
+        database.commit()
+    record = {
+        "identity": "a" * 32,
+        "epoch": str(epoch),
+        "revision": "",
+        "users": str(USERS),
+        "highest_id": str(USERS),
+        "taken": "2026-11-21T12:00:00.000+00:00",
+    }
+    (world.directory / "known.json").write_text(json.dumps(record))
+
+
+def shell(world, statement: str) -> None:
+    with closing(sqlite3.connect(world.database)) as database:
+        database.execute(statement)
+        database.commit()
+
+
+def status(world) -> tuple[str, str, int]:
+    result = run(world, "status", "--json")
+    told = json.loads(result.stdout)
+    return told["row"], told["verdict"], result.exit_code
+
+
+def test_status_says_what_the_hub_would_do_and_changes_nothing(world):
+    know(world)
+    before = tables(world.database)
+    assert status(world) == ("as-before", "serve", 0)
+    shell(world, "DELETE FROM users WHERE id <= 21")
+    assert status(world) == ("fewer-users", "hold", 1)
+    result = run(world, "status")
+    assert "jhub-safety db accept" in " ".join(result.output.split())
+    assert len(before["users"]) - len(tables(world.database)["users"]) == 21
+
+
+def test_what_is_accepted_is_what_counts_from_then_on(world):
+    know(world)
+    shell(world, "DELETE FROM users WHERE id <= 21")
+    result = run(world, "accept", "--yes")
+    assert result.exit_code == 0, result.output
+    assert "29 users" in result.output
+    assert status(world) == ("as-before", "serve", 0)
+
+
+def test_nothing_is_accepted_without_a_yes(world):
+    know(world)
+    shell(world, "DELETE FROM users WHERE id <= 21")
+    assert run(world, "accept", answer="n\n").exit_code == 1
+    assert status(world)[0] == "fewer-users"
+
+
+def test_an_empty_one_can_be_accepted_by_forgetting_what_was_known(world):
+    know(world)
+    shell(world, "DELETE FROM users")
+    assert run(world, "accept", "--yes").exit_code == 0
+    assert not (world.directory / "known.json").exists()
+
+
+def test_there_is_nothing_to_accept_of_one_that_is_as_known(world):
+    know(world)
+    result = run(world, "accept", "--yes")
+    assert isinstance(result.exception, SafetyError)
+    assert "nothing to accept" in str(result.exception)
+
+
+def test_one_in_which_logins_could_cross_is_not_accepted_but_repaired(world):
+    know(world)
+    shell(world, "CREATE TABLE by_hand AS SELECT * FROM users")
+    shell(world, "DROP TABLE users")
+    shell(world, "ALTER TABLE by_hand RENAME TO users")
+    shell(world, "UPDATE users SET cookie_id = 'same'")
+    assert status(world) == ("unsafe", "hold", 1)
+    result = run(world, "accept", "--yes")
+    assert "jhub-safety db check" in str(result.exception)
+    result = run(world, "check")
+    assert result.exit_code == 1
+    assert "jhub-safety db repair" in " ".join(result.output.split())
+    result = run(world, "repair", "--yes", "--json")
+    assert json.loads(result.stdout[result.stdout.index("{") :]) == {"db-cookie-missing": USERS}
+    assert status(world) == ("as-before", "serve", 0)
+
+
+def test_there_is_nothing_to_repair_in_one_that_is_in_order(world):
+    assert "nothing that can be mended" in refused(run(world, "repair", "--yes"))
+
+
+def test_logging_out_needs_to_know_whom(world):
+    assert run(world, "logout").exit_code == 2
+    assert run(world, "logout", "ada", "--all").exit_code == 2
+
+
+def test_logging_out_while_the_hub_is_down_is_done_in_its_database(world):
+    before = tables(world.database)["users"]
+    result = run(world, "logout", "user-7", "--yes", "--json")
+    assert result.exit_code == 0, result.output
+    assert len(before - tables(world.database)["users"]) == 1
