@@ -44,7 +44,7 @@ docs: ## build the documentation, warnings are errors
 	@$(BOOTSTRAP) --only dev
 	$(VENV)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
-bench: ## the benchmarks of benchmarks/ (ONLY=homes|sessions|databases|ownership; KEEP=1: keep the 10,000 labs for next time)
+bench: ## the benchmarks of benchmarks/ (ONLY=homes|claims|sessions|databases|ownership|snapshots; KEEP=1: keep the 10,000 labs for next time)
 	@$(BOOTSTRAP) --only dev
 	@exec $(VENV)/python -m benchmarks $(ONLY) $(if $(KEEP),--keep)
 

@@ -1,4 +1,4 @@
-"""``make bench``: all benchmarks, on the test cluster."""
+"""``make bench``: all benchmarks, most of them on a cluster."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import sys
 
-from benchmarks import databases, homes, ownership, sessions
+from benchmarks import claims, databases, homes, ownership, rebuild, sessions, snapshots
 from tools.cluster import ClusterError, Progress, ensure_up
 
 
@@ -16,7 +16,7 @@ def main() -> int:
     parser.add_argument(
         "only",
         nargs="?",
-        choices=("homes", "sessions", "databases", "ownership"),
+        choices=("homes", "claims", "sessions", "databases", "ownership", "rebuild", "snapshots"),
         help="default: all",
     )
     parser.add_argument("--keep", action="store_true", help="keep the 10,000 labs for next time")
@@ -24,12 +24,20 @@ def main() -> int:
     progress = Progress()
     if options.only in (None, "ownership"):
         ownership.run()
-    if options.only == "ownership":
+    if options.only in (None, "rebuild"):
+        rebuild.run()
+    if options.only in ("ownership", "rebuild"):
         return 0
     try:
+        if options.only in (None, "snapshots"):
+            asyncio.run(snapshots.run())
+        if options.only == "snapshots":
+            return 0
         cluster = ensure_up("bench", "auto", progress)
         if options.only in (None, "homes"):
             asyncio.run(homes.run(cluster, progress))
+        if options.only in (None, "claims"):
+            asyncio.run(claims.run(cluster, progress))
         if options.only in (None, "sessions"):
             asyncio.run(sessions.run(cluster, progress, keep=options.keep))
         if options.only in (None, "databases"):

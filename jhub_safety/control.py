@@ -14,6 +14,7 @@ import secrets
 import socket
 import stat
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,18 @@ class ControlSocket:
     """Serves :class:`~jhub_safety.sessions.operations.Operations`.
 
     ``GET /hub``; ``POST /sessions/{survey,reconcile,delete,unstick}`` answers a proposal and an
-    ``id``; ``POST /plans/ID`` carries out that very plan. Errors: 409 with ``{"error": ...}``.
+    ``id``; ``POST /plans/ID`` carries out that very plan; ``POST /logout`` ends browser sessions,
+    of one user or of all. Errors: 409 with ``{"error": ...}``.
     """
 
-    def __init__(self, operations: Operations, hub: str, path: Path) -> None:
-        self._operations, self._hub, self.path = operations, hub, path
+    def __init__(
+        self,
+        operations: Operations,
+        hub: str,
+        path: Path,
+        logout: Callable[[str | None], dict[str, int]] | None = None,
+    ) -> None:
+        self._operations, self._hub, self.path, self._logout = operations, hub, path, logout
         self._plans: dict[str, Plan] = {}
         self._runner: web.AppRunner | None = None
         self._inode = 0
@@ -77,6 +85,7 @@ class ControlSocket:
                 web.get("/hub", self._get_hub),
                 web.post("/sessions/{what}", self._propose),
                 web.post("/plans/{id}", self._execute),
+                web.post("/logout", self._log_out),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None)
@@ -112,6 +121,11 @@ class ControlSocket:
             raise web.HTTPNotFound(text="no such plan; ask again")
         outcomes = await self._operations.execute(plan)
         return web.json_response({"outcomes": [one.record() for one in outcomes]})
+
+    async def _log_out(self, request: web.Request) -> web.Response:
+        if self._logout is None:
+            raise web.HTTPNotFound(text="this hub cannot do that")
+        return web.json_response(self._logout((await request.json())["user"]))
 
 
 def _bind(path: Path) -> socket.socket:

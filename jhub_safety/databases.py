@@ -27,7 +27,6 @@ from jhub_safety.refused import SpawnRefused
 from jhub_safety.sidecars import ownership, pod
 from jhub_safety.sidecars.notice import Notice, notices, unborn
 from jhub_safety.sidecars.server import DatabaseServer, parse_servers
-from jhub_safety.volumes.declared import ExtraVolume
 
 
 class _WithoutThem(Exception):
@@ -64,10 +63,6 @@ class DatabasesMixin(ExtrasMixin):
 
     def _servers(self) -> tuple[DatabaseServer, ...]:
         return parse_servers(self.databases)
-
-    def _extra_volumes(self) -> tuple[ExtraVolume, ...]:
-        entries = [one.volume_entry() for one in self._servers()]
-        return (*super()._extra_volumes(), *map(ExtraVolume.parse, entries))
 
     # -- the pod
 

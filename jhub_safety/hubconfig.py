@@ -19,10 +19,12 @@ from jhub_safety.errors import ConfigError
 from jhub_safety.homes import default_template
 from jhub_safety.hub import check_settings, safe_class
 from jhub_safety.hub.application import check_section
+from jhub_safety.hub.checking import containers_of, mounts_of, needs_of
 from jhub_safety.owner import Owner
 from jhub_safety.sessions.reconciler import SessionReconciler
 from jhub_safety.settings import STYLE_NAMES, SafetySettings, effective
 from jhub_safety.spawner import SafeKubeSpawner
+from jhub_safety.volumes.classes import Need
 from jhub_safety.volumes.model import Question
 from jhub_safety.volumes.names import Generation, Place, spare_names
 
@@ -46,6 +48,14 @@ class HubConfig:
     template: str
     slug_scheme: str
     db_url: str
+    #: Storage classes that are configured, and for what.
+    needs: tuple[Need, ...] = ()
+    #: KubeSpawner's, as they are configured.
+    volume_mounts: tuple[Any, ...] = ()
+    #: Containers that the hub adds to a lab, as they are configured.
+    containers: tuple[Any, ...] = ()
+    #: What a home is configured to have; "" when the configuration leaves it open.
+    storage_capacity: str = ""
     #: What is set of KubeSpawner's traits that say where and as whom labs run.
     of_labs: Mapping[str, Any] = field(default_factory=dict)
 
@@ -156,6 +166,10 @@ def understand(config: Config, namespace: str) -> HubConfig:
         or default_template(cls, "enforce"),
         slug_scheme=effective(cls, config, "slug_scheme") or "safe",
         db_url=_db_url(config.JupyterHub.get("db_url") or "sqlite:///jupyterhub.sqlite"),
+        needs=needs_of(cls, config),
+        volume_mounts=mounts_of(cls, config),
+        containers=containers_of(cls, config),
+        storage_capacity=effective(cls, config, "storage_capacity") or "",
         of_labs={name: value for name, value in of_labs.items() if value is not None},
     )
 

@@ -265,6 +265,10 @@ class LabsMixin(HomesMixin):
                 # What follows is JupyterHub's own try to reach the lab.
                 self.http_timeout = 1
                 break
+            if sighting.presence is Presence.ALIVE:
+                # Of a start in the middle of which the hub was killed: the address on record is
+                # what JupyterHub puts there before there is one (seen: held for ever).
+                await self._mend_url()
             pause = min(2 * pause, PAUSES[1])
             url = await super().get_url()
         return url

@@ -47,3 +47,23 @@ DATABASE_NOTICES = Counter(
     "What users were told about their databases, by database and code (docs: Databases).",
     ["database", "code"],
 )
+DATABASE_GUARD = Counter(
+    "jhub_safety_database_guard_total",
+    "Looks at the hub's database, by row (docs: The hub's database) and what followed.",
+    ["row", "verdict"],
+)
+SNAPSHOTS = Counter(
+    "jhub_safety_snapshots_total",
+    "Snapshots of the hub database that were tried: verified, or failed.",
+    ["outcome"],
+)
+SNAPSHOT_TIME = Gauge(
+    "jhub_safety_snapshot_time_seconds",
+    "When the newest verified snapshot of the hub database was made, as Unix time; 0 for never.",
+)
+SNAPSHOT_SIZE = Gauge(
+    "jhub_safety_snapshot_bytes", "Size of the newest snapshot as it is kept, in bytes."
+)
+SNAPSHOT_SECONDS = Gauge(
+    "jhub_safety_snapshot_seconds", "Duration of the last snapshot with its check, in seconds."
+)

@@ -13,6 +13,7 @@ Kind = Literal[
     "resize-claim",
     "release-claim",
     "forget-claim",
+    "delete-claim",
     "clear-session",
     "stop-server",
     "relink-lab",
@@ -21,7 +22,18 @@ Kind = Literal[
     "end-session",
     "unstick",
     "forget-user",
+    "choose-folder",
+    "retain-volume",
+    "create-volume",
+    "reserve-volume",
+    "bind-claim",
     "upgrade-database",
+    "back-up-database",
+    "keep-database",
+    "restore-database",
+    "change-database",
+    "copy-database",
+    "delete-snapshot",
 ]
 
 
@@ -43,6 +55,8 @@ class Action:
     labels: Mapping[str, str | None] = field(default_factory=lambda: MappingProxyType({}))
     user: str = ""
     server: str = ""
+    #: What a claim is to be enlarged to.
+    capacity: str = ""
 
     def record(self) -> dict[str, Any]:
         whose = {"user": self.user, "server": self.server} if self.user else {}
@@ -55,6 +69,7 @@ class Action:
             "annotations": dict(self.annotations),
             "labels": dict(self.labels),
             **whose,
+            **({"capacity": self.capacity} if self.capacity else {}),
         }
 
 

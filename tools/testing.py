@@ -21,6 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tools import databases
 from tools.cluster import ClusterError, Progress, ensure_up
 from tools.cluster import load as load_cluster
 from tools.demo import interrupts
@@ -118,7 +119,7 @@ class Checks:
         begin = time.monotonic()
         try:
             call()
-        except ClusterError as error:
+        except (ClusterError, databases.NoServers) as error:
             self.results.append(Result(name, "failed", time.monotonic() - begin, _first(error)))
             console.print(str(error), markup=False)
             return _first(error)
@@ -149,6 +150,7 @@ def main() -> int:
         else:
             _lint(checks)
             _documentation(checks)
+            _database_servers(checks)
             _on_cluster(checks, lambda env: _tests(checks, env))
     except KeyboardInterrupt:
         checks.results.append(Result("interrupted", "failed", 0.0))
@@ -175,15 +177,26 @@ def _documentation(checks: Checks) -> None:
     checks.command("documentation", _bin("sphinx-build"), *argv)
 
 
+def _database_servers(checks: Checks) -> None:
+    """Installed before many tests want them at the same time."""
+    problem = checks.guarded("database servers", databases.ensure)
+    if problem and not _on_ci():
+        checks.results.pop()
+        checks.left_out("tests/databases", problem)
+
+
+def _on_ci() -> bool:
+    return os.environ.get("CI", "").lower() in ("1", "true")
+
+
 def _on_cluster(checks: Checks, run: Callable[[dict[str, str]], None]) -> None:
     """Run tests with their cluster up, or with the reason why there is none; given by variables."""
-    on_ci = os.environ.get("CI", "").lower() in ("1", "true")
-    env = {REQUIRE: "1"} if on_ci else {}
+    env = {REQUIRE: "1"} if _on_ci() else {}
     try:
         problem = checks.guarded(
             f"cluster {CLUSTER}", lambda: ensure_up(CLUSTER, _kind(), Progress())
         )
-        if problem and not on_ci:
+        if problem and not _on_ci():
             checks.results.pop()
             checks.left_out("cluster tests", problem)
             # So that each test does not try, and wait, again.

@@ -16,6 +16,8 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from traitlets import Bool, Enum, Float, HasTraits, Int, List, TraitType, Unicode
 
+from jhub_safety.hubdb.backup import DatabaseBackup
+from jhub_safety.hubdb.guard import DatabaseGuard
 from jhub_safety.owner import Owner
 from jhub_safety.sessions.nublado import NubladoInventory
 from jhub_safety.sessions.reconciler import SessionReconciler
@@ -69,12 +71,20 @@ class Settings(FromCode):
     CLASSES: ClassVar[dict[str, type[HasTraits]]] = {
         SECTION: SafetySettings,
         "SessionReconciler": SessionReconciler,
+        "DatabaseGuard": DatabaseGuard,
+        "DatabaseBackup": DatabaseBackup,
         "NubladoInventory": NubladoInventory,
     }
 
     def lines(self) -> Iterator[str]:
         section = self.arguments[0]
-        for name, trait in self.CLASSES[section].class_own_traits(config=True).items():
+        cls = self.CLASSES[section]
+        traits = cls.class_own_traits(config=True)
+        for part in cls.__bases__:
+            # A section whose class is made of several of ours.
+            if part.__name__.endswith("Settings"):
+                traits |= part.class_own_traits(config=True)
+        for name, trait in traits.items():
             yield f".. confval:: {section}.{name}"
             yield f"   :type: {type_of(trait)}"
             yield f"   :default: ``{trait.default()!r}``"

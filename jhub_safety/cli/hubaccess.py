@@ -27,12 +27,13 @@ from jhub_safety.cli.connection import (
     shown,
     to_cluster,
 )
-from jhub_safety.cli.hubalive import Sign, sign_of_life, sqlite_file
+from jhub_safety.cli.hubalive import Sign, row_of_hold, sign_of_life, sqlite_file
 from jhub_safety.cluster.client import Cluster
 from jhub_safety.cluster.notes import Note
 from jhub_safety.control import PROPOSALS, is_private, socket_path
 from jhub_safety.errors import Doubt, SafetyError
 from jhub_safety.hubconfig import SessionsConfig, load_sessions
+from jhub_safety.hubdb.logout import logout
 from jhub_safety.owner import label_value
 from jhub_safety.plan import Plan
 from jhub_safety.sessions.absence import Absences
@@ -40,7 +41,7 @@ from jhub_safety.sessions.inventory import Inventory
 from jhub_safety.sessions.kubernetes import KubernetesInventory
 from jhub_safety.sessions.operations import Operations
 from jhub_safety.sessions.pause import Pause
-from jhub_safety.sessions.stopped import StoppedHub
+from jhub_safety.sessions.stopped import StoppedHub, database_of
 
 #: Seconds for the running hub to look at everything.
 LOOKING = 300.0
@@ -92,6 +93,13 @@ class Access(Protocol):
             SafetyError: it was not, or not to its end.
         """
 
+    async def logout(self, user: str | None) -> dict[str, int]:
+        """End browser sessions, of *user* or of all; how many users and tokens were concerned.
+
+        Raises:
+            SafetyError: it was not done.
+        """
+
 
 # -- through the socket
 
@@ -110,6 +118,9 @@ class ThroughSocket:
 
     async def execute(self, proposal: dict[str, Any]) -> list[dict[str, Any]]:
         return list((await self._post(f"plans/{proposal['id']}", {}, None))["outcomes"])
+
+    async def logout(self, user: str | None) -> dict[str, int]:
+        return await self._post("logout", {"user": user}, LOOKING)
 
     async def close(self) -> None:
         await self._client.close()
@@ -193,6 +204,16 @@ class OnDatabase:
         outcomes = await self._operations.execute(self._plans[proposal["id"]])
         return [one.record() for one in outcomes]
 
+    async def logout(self, user: str | None) -> dict[str, int]:
+        await _be_sure_that_it_is_down(self._site, None)
+
+        def run() -> dict[str, int]:
+            with database_of(self._site.db_url) as database:
+                done = logout(database.connection(), user)
+                return {"users": done.users, "tokens": done.tokens}
+
+        return await asyncio.to_thread(run)
+
 
 @asynccontextmanager
 async def _on_database(site: Site) -> AsyncIterator[OnDatabase]:
@@ -257,6 +278,8 @@ def _warn_here() -> None:
 
 async def _be_sure_that_it_is_down(site: Site, error: OSError | None) -> None:
     """Raises SafetyError when a hub is alive, Doubt when that is not known."""
+    if await row_of_hold(site.hub) is not None:
+        return  # It has opened nothing, and looks at the database again every few seconds.
     try:
         sign = await sign_of_life(site.hub, site.cluster.api, site.namespace, site.db_url)
     except Doubt as doubt:

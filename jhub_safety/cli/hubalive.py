@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import aiohttp
 from kubernetes_asyncio import client as kube
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -38,13 +39,31 @@ class Sign:
     uid: int | None = None
 
 
+async def row_of_hold(hub: SessionsConfig) -> str | None:
+    """The row for which the hub holds; None: no hub that holds answers here."""
+    timeout = aiohttp.ClientTimeout(total=5)
+    base = str(hub.everything.JupyterHub.get("base_url") or "/").rstrip("/")
+    async with aiohttp.ClientSession(timeout=timeout) as client:
+        for host, port in hub.addresses:
+            url = f"http://{f'[{host}]' if ':' in host else host}:{port}{base}/hub/health"
+            try:
+                async with client.get(url) as answer:
+                    found = await answer.json(content_type=None)
+            except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+                continue
+            if isinstance(found, dict) and isinstance(found.get("hold"), str):
+                return str(found["hold"])
+    return None
+
+
 async def sign_of_life(
-    hub: SessionsConfig, api: kube.CoreV1Api, namespace: str, db_url: str
+    hub: SessionsConfig, api: kube.CoreV1Api | None, namespace: str, db_url: str
 ) -> Sign | None:
     """The first sign that is found; None when the hub is down.
 
     A hub counts as down only when nothing speaks for it: its port is closed, no pod of a hub
-    is there but our own, and nobody else has its SQLite file open.
+    is there but our own, and nobody else has its SQLite file open. Without *api* pods are not
+    looked at: a caller tells the operator so.
 
     Raises:
         Doubt: the pods could not be listed, or a port neither answers nor refuses.
@@ -52,7 +71,7 @@ async def sign_of_life(
     for host, port in hub.addresses:
         if await _accepts(host, port):
             return Sign(f"{host}:{port} accepts connections")
-    ours, other = await _hub_pods(api, namespace)
+    ours, other = (False, None) if api is None else await _hub_pods(api, namespace)
     if other is not None:
         return other
     if ours and (sign := await asyncio.to_thread(_hub_process)):

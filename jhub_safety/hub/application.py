@@ -23,12 +23,15 @@ from traitlets.config.loader import LazyConfigValue
 
 from jhub_safety.errors import ConfigError
 from jhub_safety.homes import HomesMixin, default_template
-from jhub_safety.hub import reconciling
+from jhub_safety.hub import checking, guarding, reconciling, snapshots
 from jhub_safety.hub.running import drop_tokens
+from jhub_safety.hubdb.backup import DatabaseBackup
+from jhub_safety.hubdb.guard import DatabaseGuard
 from jhub_safety.hubdb.records import remember_former_user
 from jhub_safety.labs import LabsMixin
+from jhub_safety.labsettings import SECTION
 from jhub_safety.sessions.reconciler import SessionReconciler
-from jhub_safety.settings import SECTION, SafetySettings, effective
+from jhub_safety.settings import SafetySettings, effective
 from jhub_safety.spawner import SafeKubeSpawner, SafetyMixin
 from jhub_safety.volumes.names import Generation
 
@@ -57,7 +60,18 @@ def setup(c: Config) -> None:
         if not getattr(app, _MARK, False):
             setattr(app, _MARK, True)
             # The last moment before the database opens: configuration is complete.
-            _before(app, "init_db", lambda: finish(app))
+            _before(app, "init_db", lambda: _before_database(app))
+
+
+def _before_database(app: JupyterHub) -> None:
+    finish(app)
+    check_section(DatabaseGuard, app.config)
+    check_section(DatabaseBackup, app.config)
+    spawner_class = app.spawner_class
+    on_kubernetes = issubclass(spawner_class, KubeSpawner)
+    guard = guarding.wire(app, spawner_class if on_kubernetes else None)
+    snapshots.wire(app, guard.hub_name, guard.journal)
+    guard.before_database()
 
 
 def finish(app: JupyterHub) -> None:
@@ -95,6 +109,7 @@ def finish(app: JupyterHub) -> None:
     if jupyterhub.version_info < (6,):
         HomesMixin.on_refusal = staticmethod(lambda _: _uncount_failure(app))
     watch_sessions(app, safe)
+    checking.wire(app, safe)
 
 
 def watch_sessions(app: JupyterHub, spawner_class: type) -> None:

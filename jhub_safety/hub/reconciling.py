@@ -59,6 +59,7 @@ class Watch:
             Operations(self.reconciler),
             self.hub_name,
             socket_path(self.hub_name, self.reconciler.control_socket),
+            self.hub.logout,
         )
         self._task: asyncio.Task[None] | None = None
 

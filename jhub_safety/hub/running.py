@@ -18,6 +18,7 @@ from sqlalchemy import Engine, make_url
 
 from jhub_safety.errors import Conflict
 from jhub_safety.hub.relink import relink
+from jhub_safety.hubdb.logout import logout
 from jhub_safety.sessions import records
 from jhub_safety.sessions.inventory import Inventory
 from jhub_safety.sessions.model import LabIdentity, Live, Server, Session
@@ -210,6 +211,24 @@ class RunningHub:
         if user is None:
             raise Conflict(f"the hub knows no user {server.user}")
         await relink(self._app, user, self._inventory, server, name, identity)
+
+    def logout(self, user: str | None) -> dict[str, int]:
+        """End the browser sessions of *user*, or of everybody.
+
+        Here, in the hub's own session: changed from outside, new logins break until a restart.
+
+        Raises:
+            Doubt: there is no such user.
+        """
+        db = self._app.db
+        try:
+            done = logout(db.connection(), user)
+            db.commit()
+        finally:
+            db.rollback()
+            # What the hub has in memory of users is from before.
+            db.expire_all()
+        return {"users": done.users, "tokens": done.tokens}
 
     async def check_routes(self) -> None:
         await self._app.proxy.check_routes(self._app.users, self._app._service_map)

@@ -1,1 +1,1 @@
-"""The hub's database: what it says of servers and their claims."""
+"""The hub's database: what it says of servers and their claims; snapshots, restoring, moving."""

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import sys
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from tests.cluster.audit import CLAIMS
-from tests.cluster.hubs import QUICK, Hub, Setup
-from tests.cluster.space import ROOT, Home
+from tests.cluster.hubs import QUICK, Setup
+from tests.cluster.shell import Shell
+from tests.cluster.space import Home
 
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
-TIMEOUT = 120.0
 DELETES = ("delete", "deletecollection")
 
 TWIN = "twin@school.edu"
@@ -40,54 +35,8 @@ TABLE = (
 )
 
 
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@dataclass(frozen=True)
-class Site:
+class Site(Shell):
     """The hub, and the shell of an operator beside it."""
-
-    hub: Hub
-    directory: Path
-
-    async def run(self, *arguments: str, answer: str = "") -> Answer:
-        """`jhub-safety claims ...` with the rights and options of an operator."""
-        where = (
-            f"--config={self.hub.config}",
-            f"--namespace={self.hub.space.name}",
-            f"--db-url=sqlite:///{self.hub.database}",
-        )
-        command, *rest = arguments
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "jhub_safety", "claims", command, *where, *rest),
-            cwd=ROOT,
-            env={
-                **os.environ,
-                **self.hub.environment,
-                "KUBECONFIG": str(self.hub.cluster.kubeconfig),
-                "XDG_STATE_HOME": str(self.directory),
-            },
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            async with asyncio.timeout(TIMEOUT):
-                out, err = await process.communicate(answer.encode())
-        finally:
-            if process.returncode is None:
-                process.kill()
-        assert process.returncode is not None
-        assert b"Traceback" not in err, err.decode()
-        return Answer(process.returncode, out.decode(), err.decode())
 
     async def explain(self, user: str, server: str = "") -> dict[str, Any]:
         said = await self.run("explain", user, *([server] if server else []), "--json")
@@ -106,10 +55,6 @@ class Site:
     async def all_marks(self) -> dict[str, dict[str, str]]:
         space = self.hub.space
         return {name: await space.marks(name) for name in await space.uids()}
-
-    def journal(self) -> list[dict[str, Any]]:
-        file = self.directory / "jhub-safety" / "journal.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -36,7 +36,6 @@ from tools.cluster import ClusterInfo
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.hub,
     pytest.mark.asyncio(loop_scope="module"),
 ]
 

@@ -30,7 +30,6 @@ from tools.demo.client import ClientError
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.hub,
     pytest.mark.asyncio(loop_scope="module"),
 ]
 

@@ -21,8 +21,8 @@ import pytest_asyncio
 from jhub_safety.sidecars.upgrade import COMPONENT
 from tests.cluster.databases import LabPod, database_claim, light_with_databases, volume_folder
 from tests.cluster.hubs import Hub, Setup
+from tests.cluster.shell import Answer
 from tests.cluster.space import ROOT
-from tests.cluster.test_commands import Answer
 
 pytestmark = [
     pytest.mark.cluster,

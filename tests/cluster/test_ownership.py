@@ -20,7 +20,6 @@ from tools.cluster import ClusterInfo
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.hub,
     pytest.mark.asyncio(loop_scope="module"),
 ]
 

@@ -348,6 +348,22 @@ async def test_deleting_names_the_very_object_that_was_read(server, claims):
     assert request.body["preconditions"] == {"uid": "uid-of-claim-a"}
 
 
+async def test_deleting_only_as_it_was_read_names_its_version_too(server, claims):
+    server.answers(says(200, pvc("claim-a", deletionTimestamp="2024-05-02T12:00:00Z")))
+    await claims.delete(A, unchanged=True)
+    [request] = server.requests
+    assert request.body["preconditions"] == {
+        "uid": "uid-of-claim-a",
+        "resourceVersion": A.resource_version,
+    }
+
+
+async def test_a_404_from_something_on_the_way_deletes_nothing(server, claims):
+    server.answers(http.text(404, "default backend - 404"))
+    with pytest.raises(Doubt, match="not from the API server"):
+        await claims.delete(A)
+
+
 async def test_a_claim_that_is_gone_is_deleted(server, claims):
     server.answers(http.not_found("claim-a"))
     await claims.delete(A)

@@ -208,6 +208,26 @@ def test_no_two_entries_have_one_name():
         parse_all([entry(name="db-{username}"), ENTRY, entry(name="db-{username}")])
 
 
+@pytest.mark.parametrize("path", ["/data", "/data/", "/data//", "/data/."])
+def test_no_two_entries_are_mounted_in_one_place(path):
+    """The API server refuses the whole pod: nobody could start."""
+    first, second = entry(mount_path="/data"), entry(name="db-{username}", mount_path=path)
+    with pytest.raises(ConfigError, match="are both mounted at /data") as caught:
+        parse_all([first, ENTRY | {"name": "x-{username}"}, second])
+    assert NAME in str(caught.value)
+    assert "db-{username}" in str(caught.value)
+
+
+def test_entries_in_different_places_and_in_none_are_fine():
+    entries = [
+        entry(mount_path="/data"),
+        entry(name="b-{username}", mount_path="/data/b"),
+        entry(name="c-{username}"),
+        entry(name="d-{username}"),
+    ]
+    assert len(parse_all(entries)) == 4
+
+
 # -- who gets what
 
 TEACHING = ExtraVolume.parse(

@@ -20,6 +20,7 @@ from jhub_safety.settings import SafetySettings
 from jhub_safety.sidecars.pod import Beside, add_servers, objection, who
 from jhub_safety.sidecars.server import KINDS, parse_servers
 from jhub_safety.spawner import SafeKubeSpawner
+from jhub_safety.volumes.folders import Row as FolderRow
 from jhub_safety.volumes.model import Row
 from tests.unit.wire_form import unknown_keys, wire
 
@@ -78,6 +79,25 @@ def test_every_setting_in_the_example_configuration_is_a_trait(hub_environment):
     check_section(SessionReconciler, config)
 
 
+# helm/static-storage.yaml
+
+
+def test_the_helm_values_for_homes_on_one_claim_are_usable_and_speak_of_one_template():
+    (values,) = _helm("static-storage.yaml")
+    section = values["hub"]["config"]["SafeKubeSpawner"]
+    assert set(section) <= set(SafetySettings.class_trait_names(config=True))
+    assert section["home_sub_path"] == values["singleuser"]["storage"]["static"]["subPath"]
+    config = Config()
+    config.SafeKubeSpawner.update(section)
+    check_settings(SafeKubeSpawner, config)
+
+
+def test_the_page_on_folders_has_a_line_for_each_row():
+    text = (DOCS / "folders.md").read_text()
+    for row in FolderRow:
+        assert f"| `{row}` |" in text, row
+
+
 # helm/values.yaml
 
 
@@ -91,7 +111,7 @@ def test_the_helm_values_touch_nothing_but_image_config_and_the_one_line():
 
 def test_the_helm_values_hold_settings_of_ours_with_usable_values():
     section = _values()["hub"]["config"]["SafeKubeSpawner"]
-    assert set(section) <= set(SafetySettings.class_own_traits(config=True))
+    assert set(section) <= set(SafetySettings.class_trait_names(config=True))
 
     config = Config()
     config.SafeKubeSpawner.update(section)  # as the chart's jupyterhub_config.py does it

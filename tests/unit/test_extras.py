@@ -21,10 +21,14 @@ from jhub_safety import owner as marks
 from jhub_safety.errors import ConfigError, Conflict, Doubt
 from jhub_safety.homes import HomesMixin
 from jhub_safety.hub import check_settings
+from jhub_safety.hubdb.records import FORMER_USERS
 from jhub_safety.owner import Owner
 from jhub_safety.refused import SpawnRefused
 from jhub_safety.settings import SafetySettings, from_chart
 from jhub_safety.spawner import SafeKubeSpawner
+from jhub_safety.volumes.declared import parse_all
+from jhub_safety.volumes.extra import Wanted
+from jhub_safety.volumes.names import Place as Where
 from tests.unit.cluster_double import ClusterDouble, counts
 from tests.unit.given import claim
 
@@ -44,6 +48,8 @@ class Place:
     cluster: ClusterDouble = field(default_factory=ClusterDouble)
     events: list[tuple[str, str, str]] = field(default_factory=list)
     event_fault: Exception | None = None
+    #: What an operator gave up: claim by hash and volume.
+    given_up: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def spawner(self, user="alice", server="", groups=(), state=None, **settings) -> Any:
         """As a hub makes one for a start, with what it has saved."""
@@ -95,7 +101,11 @@ def place(monkeypatch, tmp_path):
             raise made.event_fault
         made.events.append((name, reason, message))
 
+    async def given_up(_, __, owner, volume, **___):
+        return made.given_up.get((owner.hash, volume))
+
     monkeypatch.setattr(extras.events, "warn_about_claim", warn)
+    monkeypatch.setattr(extras.forgotten, "read", given_up)
     return made
 
 
@@ -116,7 +126,7 @@ def recipes(name, user, **fields):
 async def test_without_a_declaration_nothing_is_asked(place):
     made = await place.settle(extra_pvcs=[])
     assert place.cluster.calls == []
-    assert extras._CLAIMS not in made.get_state()
+    assert extras.VOLUMES not in made.get_state()
 
 
 async def test_a_new_volume_says_whose_and_which_it_is(place):
@@ -167,24 +177,24 @@ async def test_labels_of_an_entry_never_hide_whose_it_is(place):
 async def test_what_was_settled_survives_a_restart_of_the_hub_and_costs_one_read(place):
     first = await place.settle()
     saved = json.loads(json.dumps(first.get_state()))
-    assert saved[extras._CLAIMS] == {"postgres-{username}": "postgres-alice"}
+    assert saved[extras.VOLUMES] == {"postgres-{username}": "postgres-alice"}
     place.cluster.calls.clear()
     second = await place.settle(state=saved)
     assert place.cluster.calls == [("read", "postgres-alice")]
-    assert second.get_state()[extras._CLAIMS] == saved[extras._CLAIMS]
+    assert second.get_state()[extras.VOLUMES] == saved[extras.VOLUMES]
 
 
 async def test_what_was_settled_survives_that_the_hub_forgets_the_rest(place):
     """user.stop: clear_state(), then the state is saved."""
     made = await place.settle()
     made.clear_state()
-    assert made.get_state()[extras._CLAIMS] == {"postgres-{username}": "postgres-alice"}
+    assert made.get_state()[extras.VOLUMES] == {"postgres-{username}": "postgres-alice"}
 
 
 @pytest.mark.parametrize("value", [None, 7, "x", ["x"]], ids=repr)
 def test_a_record_that_is_no_dictionary_is_none(place, value):
-    made = place.spawner(state={"pod_name": "x", extras._CLAIMS: value})
-    assert extras._CLAIMS not in made.get_state()
+    made = place.spawner(state={"pod_name": "x", extras.VOLUMES: value})
+    assert extras.VOLUMES not in made.get_state()
 
 
 async def test_after_a_lost_database_it_is_found_again(place):
@@ -197,7 +207,7 @@ async def test_after_a_lost_database_it_is_found_again(place):
 async def test_a_claim_of_any_name_is_found_by_the_owners_label(place):
     place.cluster.put(ours(name="by-hand"), recipes("postgres-alice", "bob"))
     made = await place.settle()
-    assert made.get_state()[extras._CLAIMS] == {"postgres-{username}": "by-hand"}
+    assert made.get_state()[extras.VOLUMES] == {"postgres-{username}": "by-hand"}
     assert counts(place.cluster) == {"list": 1, "read": 1}
 
 
@@ -208,7 +218,7 @@ async def test_an_earlier_claim_is_adopted_and_keeps_what_it_said(place):
     assert adopted.name == EARLIER
     assert adopted.annotations[marks.USER] == adopted.annotations[marks.KUBESPAWNER_USER] == ERIN
     assert adopted.labels["component"] == "extra-pvc"
-    assert made.get_state()[extras._CLAIMS] == {"postgres-{username}": EARLIER}
+    assert made.get_state()[extras.VOLUMES] == {"postgres-{username}": EARLIER}
     assert place.journal() == [("annotate-claim", EARLIER, "done")]
 
 
@@ -216,7 +226,7 @@ async def test_not_allowed_to_annotate_it_is_mounted_all_the_same(place):
     place.cluster.put(recipes(EARLIER, ERIN))
     place.cluster.faults["annotate"] = [Doubt("HTTP 403", status=403, retryable=False)]
     made = await place.settle(ERIN)
-    assert made.get_state()[extras._CLAIMS] == {"postgres-{username}": EARLIER}
+    assert made.get_state()[extras.VOLUMES] == {"postgres-{username}": EARLIER}
 
 
 async def test_annotating_can_be_switched_off(place):
@@ -241,7 +251,7 @@ async def test_one_that_another_server_made_meanwhile_is_taken(place):
 
     place.cluster.meanwhile = meanwhile
     made = await place.settle()
-    assert made.get_state()[extras._CLAIMS] == {"postgres-{username}": "postgres-alice"}
+    assert made.get_state()[extras.VOLUMES] == {"postgres-{username}": "postgres-alice"}
     assert counts(place.cluster)["create"] == 1
 
 
@@ -269,20 +279,82 @@ async def test_one_that_somebody_else_took_meanwhile_is_refused(place):
 async def test_a_refusal_changes_nothing_and_says_what_to_do(place, caplog, claims, state, code):
     place.cluster.put(*claims)
     with pytest.raises(SpawnRefused) as caught:
-        await place.settle(state={"pod_name": "x", extras._CLAIMS: state})
+        await place.settle(state={"pod_name": "x", extras.VOLUMES: state})
     error = caught.value
     assert (error.code, error.retryable) == (code, False)
     assert place.cluster.writes() == []
-    looks = {"gone": "get pvc -l component=extra-pvc", "several": "describe pvc one two"}
-    look = looks.get(code, "describe pvc postgres-alice")
+    forget = "claims forget postgres-alice --user=alice --volume='postgres-{username}'"
+    command = forget if code == "gone" else "claims explain alice"
     [(_, reason, told)] = place.events
     assert reason == "VolumeRefused"
     for text in (error.story, told):
-        assert f"Run: kubectl -n default {look}" in text
+        assert f"Run: jhub-safety {command}" in text
+    assert "Nothing was created or deleted." in error.story
     # Nothing of the story is shown to the user.
     assert "one of your volumes could not be mounted" in error.jupyterhub_message
     assert "postgres" not in error.jupyterhub_message
     assert error.story in caplog.text
+
+
+@pytest.mark.parametrize("scheme", ["safe", "escape"])
+@pytest.mark.parametrize("server", ["", "gpu", "My Server"])
+@pytest.mark.parametrize("user", ["alice", ERIN, "john-2edoe", "x" * 60, "ß", "1user"])
+@pytest.mark.parametrize("name", ["postgres-{username}", "db-{user_server}", DATA["name"]])
+def test_the_command_line_asks_what_a_start_asks(place, name, user, server, scheme):
+    """Or explain would tell of another claim than the one that is mounted."""
+    state = {"pod_name": "x", extras.VOLUMES: {name: "saved"}, FORMER_USERS: ["before"]}
+    overrides = {"groups": {"db": {"capacity": "5Gi"}}}
+    entry = {"name": name, "capacity": "1Gi", "overrides": overrides}
+    made = place.spawner(user, server, ["db"], state, extra_pvcs=[entry], slug_scheme=scheme)
+    [volume] = parse_all([entry])
+    asked = Wanted.ask(
+        volume,
+        Owner(HUB, user, server),
+        groups=["db"],
+        saved="saved",
+        place=Where(made.namespace, made.namespace),
+        former=["before"],
+        style=scheme,
+    )
+    assert made._wanted(volume) == asked
+
+
+async def test_a_volume_that_an_operator_gave_up_is_made_anew(place):
+    place.given_up[ALICE.hash, RECIPE["name"]] = "postgres-old"
+    made = await place.settle(
+        state={"pod_name": "x", extras.VOLUMES: {RECIPE["name"]: "postgres-old"}}
+    )
+    assert set(place.cluster.stored) == {"postgres-alice"}
+    assert made.get_state()[extras.VOLUMES] == {RECIPE["name"]: "postgres-alice"}
+
+
+@pytest.mark.parametrize(
+    ("volume", "given"),
+    [
+        pytest.param("", "postgres-alice", id="the home"),
+        pytest.param("other-{username}", "postgres-alice", id="another volume"),
+        pytest.param(RECIPE["name"], "postgres-before", id="an earlier claim"),
+    ],
+)
+async def test_a_word_about_something_else_gives_no_volume_up(place, volume, given):
+    place.given_up[ALICE.hash, volume] = given
+    state = {"pod_name": "x", extras.VOLUMES: {RECIPE["name"]: "postgres-alice"}}
+    with pytest.raises(SpawnRefused) as caught:
+        await place.settle(state=state)
+    assert caught.value.code == "gone"
+    assert place.cluster.writes() == []
+
+
+async def test_a_refusal_names_what_the_same_start_has_made(place):
+    """The home and the first entry are made before the second one is refused."""
+    place.cluster.put(recipes("postgres-alice", "bob"))
+    made = place.spawner(extra_pvcs=[DATA, RECIPE])
+    made._made.append("claim-alice")
+    with pytest.raises(SpawnRefused) as caught:
+        await made._settle_extras()
+    (data,) = (name for name in place.cluster.stored if name.startswith("data-"))
+    assert f"made in this start, and kept: claim-alice, {data}." in caught.value.story
+    assert "Nothing was created" not in caught.value.story
 
 
 async def test_no_volume_is_made_on_a_listing_that_does_not_show_the_home(place):
@@ -408,7 +480,7 @@ async def test_a_claim_that_cannot_be_enlarged_starts_as_it_is(place):
     place.cluster.faults["resize"] = [Doubt("HTTP 403 exceeded quota", status=403)]
     before = resizes("failed")
     made = await place.settle(extra_pvcs=[RECIPE | {"capacity": "5Gi"}])
-    assert made.get_state()[extras._CLAIMS] == {"postgres-{username}": "postgres-alice"}
+    assert made.get_state()[extras.VOLUMES] == {"postgres-{username}": "postgres-alice"}
     [(_, _, message)] = place.events
     assert "not enlarged: HTTP 403 exceeded quota" in message
     assert place.journal() == [

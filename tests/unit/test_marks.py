@@ -57,6 +57,19 @@ async def test_what_was_given_up_is_read_for_this_very_owner(server, owner):
     assert server.requests[0].path == f"{SECRETS}/{forgotten_name(owner)}"
 
 
+async def test_what_was_given_up_of_a_volume_is_apart_from_the_home_and_other_volumes(server):
+    server.answers(secret("x", claim="postgres-old"))
+    for volume in ("", "postgres-{username}", "data-{username}"):
+        await forgotten.read(server.api, "jupyter", ALICE, volume)
+    paths = [request.path for request in server.requests]
+    assert paths[0] == f"{SECRETS}/{forgotten_name(ALICE)}"
+    assert len(set(paths)) == 3
+    server.answers(says(201, {"kind": "Secret", "metadata": {}}))
+    await forgotten.write(server.api, "jupyter", ALICE, "postgres-old", "postgres-{username}")
+    written = server.requests[-1].body["metadata"]["name"]
+    assert paths[1] == f"{SECRETS}/{written}"
+
+
 async def test_nothing_was_given_up(server):
     server.answers(no_secret(forgotten_name(ALICE)))
     assert await forgotten.read(server.api, "jupyter", ALICE) is None

@@ -1,0 +1,88 @@
+"""Snapshots while the hub runs, and the newest one put back when its database was lost."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import wraps
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from jupyterhub.app import JupyterHub
+
+from jhub_safety.errors import Doubt
+from jhub_safety.hubdb import worker
+from jhub_safety.hubdb.backup import Backups, DatabaseBackup
+from jhub_safety.journal import Journal
+
+#: What is done to a restored database before anybody sees it: its sessions are of another time, and
+#: whoever has a copy of it has its logins, too.
+AFTERWARDS = ("stop-servers", "log-out")
+
+
+def backups_of(app: JupyterHub, hub_name: str, journal: str | None) -> Backups:
+    settings = DatabaseBackup(config=app.config, log=app.log)
+    kept = Journal(Path(journal) if journal else None, log=app.log)
+    return Backups(settings, app.db_url, hub_name, journal=kept)
+
+
+async def restore_newest(backups: Backups, url: str) -> dict[str, Any] | None:
+    """Put the newest verified snapshot in the place of the lost database.
+
+    None: there is no place for snapshots, or none there that holds users. Else what was done:
+    ``snapshot``, ``users``, and ``aside`` for what was there before.
+
+    Raises:
+        SafetyError: it is not known whether there is one, or it could not be restored. The
+            database is as it was.
+    """
+    where = backups.settings.where(url)
+    if not where or _never_made(backups.settings, where):
+        return None
+    newest = await backups.newest_verified()
+    if newest is None:
+        return None
+    asked: dict[str, Any] = {"snapshot": newest["name"], "afterwards": list(AFTERWARDS)}
+    timeout = backups.settings.timeout
+    proposal = await worker.run(backups.request("propose-restore", **asked), timeout=timeout)
+    if refusals := proposal["plan"]["refusals"]:
+        raise Doubt(f"snapshot {newest['name']} is not restored: {refusals[0]['reason']}")
+    asked["identity"] = proposal["identity"]
+    return await worker.run(backups.request("restore", **asked), timeout=timeout)
+
+
+def _never_made(settings: DatabaseBackup, where: str) -> bool:
+    """The folder of the default, beside the database, which the first snapshot makes.
+
+    A place that was configured and is not there is a doubt: it may only not be mounted.
+    """
+    return not settings.destination and not Path(url2pathname(urlsplit(where).path)).exists()
+
+
+def wire(app: JupyterHub, hub_name: str, journal: str | None) -> None:
+    """Make snapshots on schedule, from the hub's start to its end."""
+    start, cleanup = app.start, app.cleanup
+    task: list[asyncio.Task[None]] = []
+
+    async def serve() -> None:
+        try:
+            await backups_of(app, hub_name, journal).serve()
+        except Exception:
+            # The hub serves; what is missing is said.
+            app.log.exception("No snapshots of the hub's database are made")
+
+    @wraps(start)
+    async def started() -> None:
+        await start()
+        if app._start_future.done():
+            task.append(asyncio.ensure_future(serve()))
+
+    @wraps(cleanup)
+    async def cleaned_up() -> None:
+        for one in task:
+            one.cancel()
+        await asyncio.gather(*task, return_exceptions=True)
+        await cleanup()
+
+    app.start, app.cleanup = started, cleaned_up

@@ -1,0 +1,82 @@
+"""A database that was lost comes back from its newest snapshot, and from what the cluster knows."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.cluster.hubs import ADMIN, QUICK, UNHURRIED, Setup
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.hub,
+    pytest.mark.asyncio(loop_scope="module"),
+]
+
+
+def _settings(folder: Path) -> str:
+    return (
+        QUICK
+        + UNHURRIED
+        + f"""
+c.DatabaseBackup.destination = "{folder.as_uri()}"
+c.DatabaseGuard.on_loss = "recover"
+c.DatabaseGuard.interval = 5
+"""
+    )
+
+
+def _files(folder: Path) -> list[Path]:
+    """Snapshots and what is known of them; none that is being written."""
+    return [one for one in folder.rglob("*.sqlite*") if one.is_file()]
+
+
+async def _until(condition, seconds: float = 60.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.2)
+
+
+async def test_users_without_a_home_and_their_tokens_come_back_from_the_snapshot(
+    space, hub_factory, tmp_path
+):
+    """The cluster alone knows nobody who never had a server, and no token."""
+    folder = tmp_path / "snapshots"
+    folder.mkdir()
+    hub = await hub_factory(space, Setup(extra=_settings(folder)))
+    await hub.start()
+    async with await hub.login(ADMIN) as admin:
+        await admin.api("POST", "users/homeless", {})
+        token = (await admin.api("POST", f"users/{ADMIN}/tokens", {"note": "mine"}))["token"]
+    await hub.start_lab("ada")
+    # One is made at a start when there is none that is younger than the interval.
+    await _until(lambda: _files(folder))
+    await hub.stop()
+    for one in _files(folder):
+        one.unlink()
+    await hub.start()
+    await _until(lambda: len(_files(folder)) == 2)
+    # After it was made: the cluster knows of this one alone.
+    await hub.start_lab("newcomer")
+    labs = await space.pods()
+
+    mark = len(hub.log_text())
+    await hub.lose_the_database()
+    await _until(lambda: hub.log_lines("running labs are sessions again", since=mark))
+    assert hub.log_lines("made again", "from snapshot", since=mark)
+    headers = {"Authorization": f"token {token}"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as client,
+        client.get(f"{hub.url}/hub/api/users") as answer,
+    ):
+        assert answer.status == 200
+        users = {one["name"]: one for one in await answer.json()}
+    assert set(users) == {ADMIN, "homeless", "ada", "newcomer"}
+    assert users["ada"]["server"] == "/user/ada/"
+    assert users["newcomer"]["server"] == "/user/newcomer/"
+    assert await space.pods() == labs
+    await hub.stop_lab("ada")
+    await hub.stop_lab("newcomer")

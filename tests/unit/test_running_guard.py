@@ -1,0 +1,253 @@
+"""The guard of a hub that runs: when the process ends, when not, and what it rescues first."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from jupyterhub import orm
+from traitlets.config import Config
+
+from jhub_safety.errors import Doubt
+from jhub_safety.hub import guarding
+from jhub_safety.hub.guarding import LOST_UNDER_IT, HubGuard
+from jhub_safety.hubdb.known import FiledKnown
+from tests.unit.hub_database import add_user, opened
+
+USERS = 60
+
+
+class Ended(BaseException):
+    """The process, with this code."""
+
+
+@pytest.fixture
+def file(tmp_path):
+    made = tmp_path / "volume" / "jupyterhub.sqlite"
+    made.parent.mkdir()
+    with opened(made) as db:
+        for number in range(USERS):
+            add_user(db, f"user-{number}")
+    return made
+
+
+@pytest.fixture
+def hub(file, tmp_path, monkeypatch):
+    """A hub without a cluster, as far as the guard needs it; its database is open."""
+    config = Config()
+    config.DatabaseGuard.fingerprint_file = str(tmp_path / "fingerprint.json")
+    db = orm.new_session_factory(f"sqlite:///{file}")()
+    app = SimpleNamespace(
+        config=config,
+        log=logging.getLogger("test"),
+        db_url=f"sqlite:///{file}",
+        db_kwargs={},
+        reset_db=False,
+        db=db,
+    )
+    monkeypatch.setattr(guarding, "AGAIN", 0.0)
+
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(guarding.os, "_exit", end)
+    yield app
+    db.close()
+    db.get_bind().dispose()
+
+
+@pytest.fixture
+async def guard(hub):
+    made = HubGuard(hub, None)
+    made._file = guarding.file_id(hub.db_url)
+    await look(made)
+    return made
+
+
+async def look(guard: HubGuard) -> None:
+    await guard._with_guard(guard._pass)
+
+
+async def ends(guard: HubGuard) -> int:
+    with pytest.raises(Ended) as ended:
+        await look(guard)
+    return ended.value.args[0]
+
+
+def shell(file, *statements: str) -> None:
+    with closing(sqlite3.connect(file)) as database:
+        for statement in statements:
+            database.execute(statement)
+        database.commit()
+
+
+def rescued(file) -> list[str]:
+    return sorted(one.name for one in file.parent.glob("*.rescued-*"))
+
+
+def save(file) -> None:
+    with closing(sqlite3.connect(":memory:")) as empty, closing(sqlite3.connect(file)) as target:
+        empty.backup(target)
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        pytest.param(save, id="the save of 2017"),
+        pytest.param(lambda file: os.truncate(file, 0), id="emptied"),
+        pytest.param(lambda file: shell(file, "DELETE FROM users"), id="users deleted by hand"),
+        pytest.param(
+            lambda file: shell(file, "DELETE FROM users WHERE id <= 21"),
+            id="a third deleted by hand",
+        ),
+        pytest.param(
+            lambda file: shell(file, "DROP TABLE jhub_safety"), id="another database's content"
+        ),
+    ],
+)
+async def test_a_loss_under_the_hub_ends_it_and_what_is_known_stays(guard, hub, file, lose):
+    before = guard._last
+    lose(file)
+    assert await ends(guard) == LOST_UNDER_IT
+    assert await FiledKnown(_fingerprint(hub)).read() == before
+    assert rescued(file) == []
+
+
+def _fingerprint(hub) -> Path:
+    return Path(hub.config.DatabaseGuard.fingerprint_file)
+
+
+@pytest.mark.parametrize("how", ["replaced", "deleted"])
+async def test_what_the_hub_still_had_is_written_down_whole(guard, file, how):
+    before = names(file)
+    if how == "replaced":
+        other = file.with_name("other.sqlite")
+        with opened(other) as db:
+            add_user(db, "stranger")
+        other.replace(file)
+    else:
+        file.unlink()
+    assert await ends(guard) == LOST_UNDER_IT
+    (name,) = rescued(file)
+    assert names(file.with_name(name)) == before
+    # Nothing is put over what somebody put there.
+    assert names(file) == ({"stranger"} if how == "replaced" else before)
+
+
+def names(file) -> set[str]:
+    with closing(sqlite3.connect(file)) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return {name for (name,) in database.execute("SELECT name FROM users")}
+
+
+async def test_told_to_ignore_it_goes_on_and_rescues_once(guard, file):
+    guard.guard.on_loss = "ignore"
+    file.unlink()
+    file.write_bytes(b"")
+    for _ in range(3):
+        await look(guard)
+    assert len(rescued(file)) == 1
+
+
+async def test_users_whom_the_hub_deletes_are_no_loss(guard, hub):
+    guarding.event.listen(orm.User, "after_delete", guard._count_deletion)
+    try:
+        for user in hub.db.query(orm.User).limit(50).all():
+            hub.db.delete(user)
+        hub.db.commit()
+        await look(guard)
+    finally:
+        guarding.event.remove(orm.User, "after_delete", guard._count_deletion)
+    assert guard._last.users == USERS - 50
+    assert guard._deleted == 0
+
+
+async def test_deleting_wakes_it(guard):
+    assert not guard._wake.is_set()
+    guard._count_deletion()
+    assert guard._wake.is_set()
+
+
+async def test_a_hub_that_ends_notes_what_it_has_deleted(guard, hub):
+    guard._task = asyncio.ensure_future(asyncio.Event().wait())
+    for user in hub.db.query(orm.User).limit(50).all():
+        hub.db.delete(user)
+        guard._count_deletion()
+    hub.db.commit()
+    await guard.end()
+    assert (await FiledKnown(_fingerprint(hub)).read()).users == USERS - 50
+
+
+async def test_a_cluster_that_does_not_answer_ends_no_hub(guard, hub, file, monkeypatch):
+    async def fail(_):
+        raise Doubt("HTTP 503")
+
+    monkeypatch.setattr(FiledKnown, "read", fail)
+    await look(guard)
+    # What this process wrote itself is known all the same.
+    shell(file, "DELETE FROM users")
+    assert await ends(guard) == LOST_UNDER_IT
+
+
+async def test_a_young_hub_without_users_outlives_a_cluster_that_does_not_answer(
+    hub, file, monkeypatch
+):
+    shell(file, "DELETE FROM users")
+    guard = HubGuard(hub, None)
+    guard._file = guarding.file_id(hub.db_url)
+
+    async def fail(_):
+        raise Doubt("HTTP 503")
+
+    monkeypatch.setattr(FiledKnown, "read", fail)
+    await look(guard)
+    assert guard._last is None
+
+
+async def test_a_locked_database_ends_no_hub(guard, file, monkeypatch):
+    connect = sqlite3.connect
+    # Not five seconds.
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, **{**k, "timeout": 0.1}))
+    before = guard._last
+    with closing(connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        await look(guard)
+    assert guard._last == before
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        pytest.param({"db_url": "sqlite://"}, "in memory", id="in memory"),
+        pytest.param({"reset_db": True}, "--reset-db", id="reset"),
+        pytest.param({"config": Config()}, "fingerprint_file", id="no place for fingerprints"),
+    ],
+)
+def test_what_is_not_guarded_is_said(hub, change, why):
+    vars(hub).update(change)
+    assert why in HubGuard(hub, None).usable()
+
+
+def test_a_hub_without_a_cluster_is_guarded_with_a_file(hub):
+    assert HubGuard(hub, None).usable() == ""
+
+
+def test_a_lost_database_without_a_cluster_to_ask_is_held_and_left_as_it_is(
+    hub, file, tmp_path, monkeypatch
+):
+    guard = HubGuard(hub, None)
+    asyncio.run(guard._with_guard(lambda one: one.take()))
+    file.write_bytes(b"")
+    case, decision = guard._look()
+    assert not guard._recover(case, decision)
+    assert file.read_bytes() == b""
+    assert {one.name for one in file.parent.iterdir()} == {
+        file.name,
+        f".{file.name}.jhub-safety",
+    }
