@@ -15,10 +15,9 @@ from traitlets import import_item
 from traitlets.config import Config
 from traitlets.config.loader import ConfigFileNotFound, PyFileConfigLoader
 
+from jhub_safety.checked import check_section, check_settings, safe_class
 from jhub_safety.errors import ConfigError
 from jhub_safety.homes import default_template
-from jhub_safety.hub import check_settings, safe_class
-from jhub_safety.hub.application import check_section
 from jhub_safety.hub.checking import containers_of, mounts_of, needs_of
 from jhub_safety.owner import Owner
 from jhub_safety.sessions.reconciler import SessionReconciler

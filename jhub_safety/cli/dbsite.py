@@ -13,10 +13,10 @@ from typing import Any
 import click
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from jhub_safety.checked import check_section
 from jhub_safety.cli.connection import Options, common_options, notes, shown, to_cluster
 from jhub_safety.cli.hubalive import Sign, row_of_hold, sign_of_life
 from jhub_safety.errors import ConfigError, Doubt, SafetyError
-from jhub_safety.hub.application import check_section
 from jhub_safety.hubconfig import SessionsConfig, load_sessions
 from jhub_safety.hubdb import worker
 from jhub_safety.hubdb.backup import Backups, DatabaseBackup

@@ -1,4 +1,4 @@
-"""``setup(c)``: what is done to JupyterHub's application object, and when.
+"""What is done to JupyterHub's application object, and when.
 
 Methods of the application that are wrapped here have public names and are undocumented;
 ``tests/hub`` holds each of them for JupyterHub 5.5 and 6.1.
@@ -17,50 +17,30 @@ from jupyterhub import orm
 from jupyterhub.app import JupyterHub
 from kubespawner import KubeSpawner
 from sqlalchemy import event
-from traitlets import HasTraits, TraitError
-from traitlets.config import Config, Configurable
-from traitlets.config.loader import LazyConfigValue
 
-from jhub_safety.errors import ConfigError
-from jhub_safety.homes import HomesMixin, default_template
+from jhub_safety.checked import check_section, check_settings, safe_class
+from jhub_safety.homes import HomesMixin
 from jhub_safety.hub import checking, guarding, reconciling, snapshots
 from jhub_safety.hub.running import drop_tokens
 from jhub_safety.hubdb.backup import DatabaseBackup
 from jhub_safety.hubdb.guard import DatabaseGuard
 from jhub_safety.hubdb.records import remember_former_user
 from jhub_safety.labs import LabsMixin
-from jhub_safety.labsettings import SECTION
 from jhub_safety.sessions.reconciler import SessionReconciler
-from jhub_safety.settings import SafetySettings, effective
-from jhub_safety.spawner import SafeKubeSpawner, SafetyMixin
-from jhub_safety.volumes.names import Generation
+from jhub_safety.settings import effective
+from jhub_safety.spawner import SafetyMixin
 
 log = logging.getLogger("jhub_safety")
 
 _MARK = "_jhub_safety_setup"
 
 
-def setup(c: Config) -> None:
-    """Switch everything on, with safe defaults, in a jupyterhub_config.py.
-
-    The spawner class that the hub has configured is respected: one with the mixin stays, a
-    plain KubeSpawner (or none at all) becomes SafeKubeSpawner, another KubeSpawner subclass
-    gets the mixin put in front of it, and any other spawner is left alone. As later
-    configuration files may choose another class, the choice is made again, and all settings
-    are checked, when the hub has loaded everything: a setting that cannot be used then ends the
-    hub with a :class:`~jhub_safety.errors.ConfigError`, before its database is opened.
-    """
-    configured = c.JupyterHub.get("spawner_class")
-    if configured is None or isinstance(configured, LazyConfigValue):
-        c.JupyterHub.spawner_class = SafeKubeSpawner
-    # Under "jupyterhub token" or "upgrade-db" there is no application, and instance()
-    # would make one.
-    if JupyterHub.initialized():
-        app = JupyterHub.instance()
-        if not getattr(app, _MARK, False):
-            setattr(app, _MARK, True)
-            # The last moment before the database opens: configuration is complete.
-            _before(app, "init_db", lambda: _before_database(app))
+def attach(app: JupyterHub) -> None:
+    """Take part in the start of *app*, once; called while its configuration is loaded."""
+    if not getattr(app, _MARK, False):
+        setattr(app, _MARK, True)
+        # The last moment before the database opens: configuration is complete.
+        _before(app, "init_db", lambda: _before_database(app))
 
 
 def _before_database(app: JupyterHub) -> None:
@@ -172,78 +152,6 @@ async def _hand_over(app: JupyterHub, user_id: int, servers: list[str], old: str
                 old,
                 error,
             )
-
-
-def safe_class(chosen: type) -> type | None:
-    """*chosen* with the mixin, or None when it is no KubeSpawner."""
-    if issubclass(chosen, SafetyMixin):
-        return chosen
-    if not issubclass(chosen, KubeSpawner):
-        return None
-    if chosen is KubeSpawner:
-        return SafeKubeSpawner
-    # Its own name stays visible: c.TheirSpawner.x goes on working, as does c.SafeKubeSpawner.x.
-    return type(f"Safe{chosen.__name__}", (SafetyMixin, chosen), {"__module__": chosen.__module__})
-
-
-def check_settings(cls: type[HasTraits], config: Config) -> None:
-    """Check what people wrote for our traits, before anybody logs in.
-
-    Raises:
-        ConfigError: an unknown name, a value of the wrong form, or a template that cannot be
-            used. JupyterHub itself would say so at the first spawn, or never.
-    """
-    traits = cls.class_traits(config=True)
-    own = SafetySettings.class_trait_names(config=True)
-    sections = [name for name in cls.section_names() if name in config]  # type: ignore[attr-defined]
-    ours = Config()
-    for section in sections:
-        for name, value in config[section].items():
-            if section == SECTION and name not in traits:
-                raise ConfigError(_unknown(section, name, list(traits)))
-            if name in own:
-                ours[SECTION][name] = value
-    try:
-        settings = SafetySettings(config=ours)
-        # A default is not validated, and the chart's values are one.
-        settings.extra_pvcs = settings.extra_pvcs
-    except TraitError as error:
-        # traitlets' text names the trait of an instance and the value; add where it was written.
-        raise ConfigError(f"{SECTION}: {error}") from error
-
-    template = effective(cls, config, "pvc_name_template") or default_template(cls, settings.homes)
-    generation = Generation("configured", template, "safe")
-    if settings.homes == "enforce" and "userid" in generation.fields:
-        raise ConfigError(
-            f"{SECTION}.pvc_name_template: {template!r} contains {{userid}}, a number that "
-            "every user gets anew when the hub database is lost, and with it an empty home. "
-            "Wanted: a template without it, or none at all. Existing claims are still found "
-            f"when you set {SECTION}.earlier_pvc_name_templates = [{template!r}]."
-        )
-
-
-def check_section(cls: type[Configurable], config: Config) -> None:
-    """The same for one of our own configuration sections.
-
-    Raises:
-        ConfigError: an unknown name, or a value of the wrong form.
-    """
-    section, known = cls.__name__, cls.class_trait_names(config=True)
-    for name in config.get(section, {}):
-        if name not in known:
-            raise ConfigError(_unknown(section, name, list(known)))
-    try:
-        cls(config=config)
-    except TraitError as error:
-        raise ConfigError(f"{section}: {error}") from error
-
-
-def _unknown(section: str, name: str, known: list[str]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, known, n=1)
-    hint = f" Did you mean {section}.{near[0]}?" if near else ""
-    return f"{section}.{name} is not a setting.{hint}"
 
 
 def _before(app: JupyterHub, method: str, action: Callable[[], None]) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jupyterhub.app import JupyterHub
 from kubespawner.clients import load_config, shared_client
 from traitlets.config import Config
 
@@ -18,6 +17,9 @@ from jhub_safety.homes import inherited_default
 from jhub_safety.settings import SafetySettings, effective
 from jhub_safety.volumes.classes import Need, check, needs, not_seen
 from jhub_safety.volumes.mounts import check_sub_paths
+
+if TYPE_CHECKING:
+    from jupyterhub.app import JupyterHub
 
 #: Seconds after which a cluster that does not answer is not waited for.
 TIMEOUT = 30.0

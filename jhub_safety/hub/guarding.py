@@ -230,13 +230,13 @@ class HubGuard:
         begun = time.monotonic()
         try:
             gathered = apart(self._gather)
-            if not gathered.people.users:
-                raise Doubt("no claim and no lab in the cluster names a user")
             # Another hub, or a person, may have made it good meanwhile.
             if self._look()[1] != decision:
                 self._tried = -RETRY
                 return True
             restored = apart(self._restore)
+            if restored is None and not gathered.people.users:
+                raise Doubt("no claim and no lab in the cluster names a user")
             aside: object = restored["aside"] if restored else None
             if restored is None and decision.row is not Row.NO_USERS:
                 aside = set_aside(url)

@@ -13,8 +13,8 @@ from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
 from jhub_safety import hubconfig
+from jhub_safety.checked import check_section, check_settings, safe_class
 from jhub_safety.errors import ConfigError
-from jhub_safety.hub import check_section, check_settings, safe_class
 from jhub_safety.sessions.reconciler import SessionReconciler
 from jhub_safety.settings import SafetySettings
 from jhub_safety.sidecars.pod import Beside, add_servers, objection, who

@@ -18,9 +18,9 @@ from traitlets.config.loader import PyFileConfigLoader
 
 from jhub_safety import extras, metrics
 from jhub_safety import owner as marks
+from jhub_safety.checked import check_settings
 from jhub_safety.errors import ConfigError, Conflict, Doubt
 from jhub_safety.homes import HomesMixin
-from jhub_safety.hub import check_settings
 from jhub_safety.hubdb.records import FORMER_USERS
 from jhub_safety.owner import Owner
 from jhub_safety.refused import SpawnRefused

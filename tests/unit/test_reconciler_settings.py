@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from traitlets.config import Config
 
+from jhub_safety.checked import check_section
 from jhub_safety.errors import ConfigError
-from jhub_safety.hub.application import check_section
 from jhub_safety.sessions.reconciler import SessionReconciler
 
 

@@ -14,8 +14,10 @@ from traitlets import Unicode, default
 from traitlets.config import Config
 
 import jhub_safety
+from jhub_safety.checked import check_settings, safe_class
 from jhub_safety.errors import ConfigError
-from jhub_safety.hub import application, check_settings, finish, safe_class, setup
+from jhub_safety.hub import application, setup
+from jhub_safety.hub.application import finish
 from jhub_safety.spawner import SafeKubeSpawner, SafetyMixin
 from jhub_safety.volumes.names import OWN_TEMPLATE
 
@@ -395,5 +397,5 @@ def test_what_can_be_said_once_is_said_once(spawner, caplog, monkeypatch):
     made = [spawner(SafeKubeSpawner) for _ in range(3)]
     for each in made:
         each.log = logging.getLogger("tests.unit.said")
-        each._cannot_annotate(application.ConfigError("annotating claim: HTTP 403"))
+        each._cannot_annotate(ConfigError("annotating claim: HTTP 403"))
     assert caplog.text.count("examples/helm/rbac.yaml") == 1
