@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import pytest_asyncio
 
@@ -32,6 +34,44 @@ c.KubeSpawner.volume_mounts = c.KubeSpawner.volume_mounts + [
 )
 LARGER = DECLARED + 'c.SafeKubeSpawner.extra_pvcs[0]["capacity"] = "2Gi"\n'
 HUGE = DECLARED + 'c.SafeKubeSpawner.extra_pvcs[0]["capacity"] = "1000Gi"\n'
+#: Another class than the claims have: wished for afterwards, by an edit in the values.
+OTHER_CLASS = DECLARED + 'c.SafeKubeSpawner.extra_pvcs[0]["class"] = "fast"\n'
+STRICT = OTHER_CLASS + 'c.SafeKubeSpawner.extra_pvc_mismatch = "refuse"\n'
+#: Zero to JupyterHub values as 2i2c's users write them. Its z2jh.py cannot be had here; this one
+#: answers `get_config(key, default)` as the chart's does (jupyterhub/files/hub/z2jh.py, chart 4).
+VALUES = """
+custom:
+  singleuser:
+    extraPVCs:
+      - name: scratch-{username}
+        class: ""
+        capacity: 1Gi
+"""
+Z2JH = """
+from pathlib import Path
+import yaml
+VALUES = yaml.safe_load(Path(__file__).with_name("values.yaml").read_text())
+
+def get_config(key, default=None):
+    value = VALUES
+    for part in key.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return default
+        value = value[part]
+    return value
+"""
+FROM_VALUES = (
+    QUICK
+    + UNHURRIED
+    + """
+c.KubeSpawner.volumes = c.KubeSpawner.volumes + [
+    {"name": "scratch", "persistentVolumeClaim": {"claimName": "scratch-{username}"}}
+]
+c.KubeSpawner.volume_mounts = c.KubeSpawner.volume_mounts + [
+    {"name": "scratch", "mountPath": "/scratch"}
+]
+"""
+)
 SMALLER = DECLARED + 'c.SafeKubeSpawner.extra_pvcs[0]["capacity"] = "512Mi"\n'
 
 
@@ -126,3 +166,58 @@ async def test_a_claim_follows_the_configured_capacity_upwards_only(
     if told:
         assert hub.log_lines("postgres-ada", told, "starts all the same", since=mark)
     await hub.stop_lab("ada")
+
+
+async def test_another_class_is_told_and_stops_nobody_unless_the_hub_says_so(hub: Hub):
+    await hub.restart_as(Setup(extra=DECLARED))
+    await hub.start_lab("ada")
+    await hub.stop_lab("ada")
+    before = await hub.space.uids()
+    await hub.restart_as(Setup(extra=OTHER_CLASS))
+    mark = len(hub.log_text())
+    await hub.start_lab("ada")
+    assert hub.log_lines("postgres-ada", "class", "starts all the same", since=mark)
+    await hub.stop_lab("ada")
+    await hub.restart_as(Setup(extra=STRICT))
+    page = await hub.refusal("ada")
+    assert "one of your volumes could not be mounted" in page.text
+    assert await hub.space.uids() == before
+
+
+async def test_of_two_hubs_in_a_namespace_the_second_never_gets_the_firsts_volume(
+    space, hub: Hub, hub_factory
+):
+    """Both have an ada, and both call her volume postgres-ada."""
+    await hub.restart_as(Setup(extra=DECLARED))
+    await hub.start_lab("ada")
+    await hub.stop_lab("ada")
+    before, marks = await space.uids(), await space.marks("postgres-ada")
+    await hub.stop()
+    # Homes of its own, so that it comes as far as the volumes.
+    staging = """
+c.SafeKubeSpawner.hub_name = "staging"
+c.KubeSpawner.pvc_name_template = "staging-{username}"
+"""
+    other = await hub_factory(space, Setup(extra=DECLARED + staging))
+    await other.start()
+    page = await other.refusal("ada")
+    assert page.status == 409
+    assert other.log_lines("ada", "not started", "postgres-ada", hub.space.name)
+    after = await space.uids()
+    assert {name: after[name] for name in before} == before
+    assert await space.marks("postgres-ada") == marks
+    await other.stop()
+
+
+async def test_values_of_the_recipe_need_no_change(space, hub_factory, tmp_path):
+    (tmp_path / "values.yaml").write_text(VALUES)
+    (tmp_path / "z2jh.py").write_text(Z2JH)
+    environment = {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    made = await hub_factory(space, Setup(extra=FROM_VALUES, environment=environment))
+    await made.start()
+    home = await made.start_lab("newton")
+    mounted = await _mounted(made, "jupyter-newton")
+    assert mounted == {home.name: "/home/jovyan", "scratch-newton": "/scratch"}
+    assert (await space.marks("scratch-newton"))["jhub-safety/volume"] == "scratch-{username}"
+    await made.stop_lab("newton")
+    await made.stop()
