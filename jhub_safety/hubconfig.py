@@ -55,6 +55,8 @@ class HubConfig:
     containers: tuple[Any, ...] = ()
     #: What a home is configured to have; "" when the configuration leaves it open.
     storage_capacity: str = ""
+    #: The whole of it.
+    everything: Config = field(default_factory=Config)
     #: What is set of KubeSpawner's traits that say where and as whom labs run.
     of_labs: Mapping[str, Any] = field(default_factory=dict)
 
@@ -169,6 +171,7 @@ def understand(config: Config, namespace: str) -> HubConfig:
         volume_mounts=mounts_of(cls, config),
         containers=containers_of(cls, config),
         storage_capacity=effective(cls, config, "storage_capacity") or "",
+        everything=config,
         of_labs={name: value for name, value in of_labs.items() if value is not None},
     )
 

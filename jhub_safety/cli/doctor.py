@@ -16,7 +16,7 @@ from jhub_safety.cli.dbrepair import on_database
 from jhub_safety.cluster import storageclasses
 from jhub_safety.errors import Doubt
 from jhub_safety.finding import Finding, Severity
-from jhub_safety.hubdb import checks
+from jhub_safety.hubdb import checks, files
 from jhub_safety.sidecars import handwritten
 from jhub_safety.volumes import classes, mounts
 
@@ -50,9 +50,10 @@ async def containers(connection: Connection) -> list[Finding]:
 
 
 async def database(connection: Connection) -> list[Finding]:
-    """The rows of the hub's database."""
+    """The rows of the hub's database, its file, and the cookie secret."""
     url = connection.options.db_url or connection.hub.db_url
-    return await asyncio.to_thread(on_database, url, checks.run)
+    found = await asyncio.to_thread(files.check_files, url, connection.hub.everything)
+    return [*found, *await asyncio.to_thread(on_database, url, checks.run)]
 
 
 #: What is asked, in this order. A capability adds its check here and its codes below.
@@ -63,6 +64,7 @@ CODES = {
     **mounts.CODES,
     **handwritten.CODES,
     **checks.CODES,
+    **files.CODES,
     "check-failed": "a check itself failed; what it is about is not known",
 }
 
