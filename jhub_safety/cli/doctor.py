@@ -17,6 +17,7 @@ from jhub_safety.cluster import storageclasses
 from jhub_safety.errors import Doubt
 from jhub_safety.finding import Finding, Severity
 from jhub_safety.hubdb import checks, files
+from jhub_safety.owner import OWNER_LABEL
 from jhub_safety.sidecars import handwritten
 from jhub_safety.volumes import classes, mounts
 
@@ -34,6 +35,16 @@ async def storage_classes(connection: Connection) -> list[Finding]:
         return [classes.not_seen(doubt)]
     claims = await connection.claims.list()
     return classes.check(found, wanted, claims.values())
+
+
+async def volumes(connection: Connection) -> list[Finding]:
+    """Claims that are not as configured, and cannot be changed."""
+    hub = connection.hub
+    declared = hub.settings.extra_volumes()
+    if not declared:
+        return []
+    claims = await connection.claims.list(f"{OWNER_LABEL}")
+    return classes.unlike(claims.values(), declared, hub.hub_name)
 
 
 async def folders(connection: Connection) -> list[Finding]:
@@ -57,7 +68,7 @@ async def database(connection: Connection) -> list[Finding]:
 
 
 #: What is asked, in this order. A capability adds its check here and its codes below.
-CHECKS: list[Check] = [storage_classes, folders, containers, database]
+CHECKS: list[Check] = [storage_classes, volumes, folders, containers, database]
 #: Every code that a finding may have, and what it means; docs/doctor.md has a line for each.
 CODES = {
     **classes.CODES,

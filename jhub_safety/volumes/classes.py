@@ -16,6 +16,8 @@ from jhub_safety.errors import Doubt
 from jhub_safety.finding import Finding, Severity
 from jhub_safety.volumes import quantity
 from jhub_safety.volumes.declared import ExtraVolume
+from jhub_safety.volumes.growing import differences
+from jhub_safety.volumes.selection import is_of
 
 #: Each code and what it means, for docs/doctor.md.
 CODES = {
@@ -28,7 +30,10 @@ CODES = {
     "class-binds-at-once": "a note: a volume is made before it is known on which node",
     "class-by-hand": "a note: nothing makes the volumes of this class",
     "classes-not-seen": "the storage classes could not be listed",
+    "volume-differs": "claims have another class or other access modes than configured",
 }
+#: Of many, so many are named.
+_NAMED = 3
 #: A class whose volumes an administrator makes (storage/v1 documentation, "Local").
 _BY_HAND = "kubernetes.io/no-provisioner"
 _LIST = "kubectl get storageclass"
@@ -245,3 +250,33 @@ def not_seen(doubt: Doubt) -> Finding:
     return Finding(
         Severity.UNKNOWN, "classes-not-seen", "storage classes", story, "jhub-safety doctor"
     )
+
+
+def unlike(claims: Iterable[Claim], volumes: Iterable[ExtraVolume], hub: str) -> list[Finding]:
+    """Claims of this hub that have another class or other access modes than configured.
+
+    An edit in the values counts for claims that are made after it; these go on as they are.
+    """
+    entries = {one.name: one for one in volumes}
+    found: dict[str, list[str]] = {}
+    for claim in claims:
+        entry = entries.get(claim.annotations.get(marks.VOLUME, ""))
+        if entry is None or not is_of(claim, hub):
+            continue
+        given = (one.storage_class for one in (*entry.users.values(), *entry.groups.values()))
+        if claim.storage_class in {one for one in given if one}:
+            continue  # Meant for some, and who is in which group is the hub's to know.
+        if differences(claim, entry.storage_class, entry.access_modes):
+            found.setdefault(entry.name, []).append(claim.name)
+    return [
+        Finding(
+            Severity.WARNING,
+            "volume-differs",
+            name,
+            f"{len(names)} claims have another class or other access modes than configured "
+            f"({', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''}). They are "
+            "mounted as they are",
+            "jhub-safety claims list --component extra-pvc",
+        )
+        for name, names in found.items()
+    ]

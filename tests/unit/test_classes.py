@@ -10,13 +10,14 @@ from traitlets import Bool
 from traitlets.config import Config
 
 from jhub_safety import owner as marks
+from jhub_safety.cluster.claims import Claim
 from jhub_safety.cluster.storageclasses import StorageClass, read_all
 from jhub_safety.errors import Doubt
 from jhub_safety.finding import Severity
 from jhub_safety.hub.checking import needs_of
 from jhub_safety.spawner import SafeKubeSpawner
-from jhub_safety.volumes.classes import CODES, Need, check, needs, not_seen
-from jhub_safety.volumes.declared import parse_all
+from jhub_safety.volumes.classes import CODES, Need, check, needs, not_seen, unlike
+from jhub_safety.volumes.declared import ExtraVolume, parse_all
 from tests.unit.api_server import api_server
 from tests.unit.given import claim
 
@@ -151,7 +152,8 @@ def test_a_home_that_is_to_grow_is_looked_at():
 
 def test_every_code_has_a_case():
     tested = {line.split()[1] for param in TABLE for line in param.values[3]}
-    assert tested | {not_seen(Doubt("x")).code} == set(CODES)
+    others = {not_seen(Doubt("x")).code, "volume-differs"}
+    assert tested | others == set(CODES)
 
 
 # -- what is asked for
@@ -249,3 +251,38 @@ async def test_an_answer_that_is_not_whole_is_unknown_and_no_error(body, status,
     assert finding.severity is Severity.UNKNOWN
     assert words in finding.story
     assert "Servers are not concerned" in finding.story
+
+
+def _claim(name: str, storage_class: str = "standard", hub: str = "jhub", **more):
+    labels = {"jhub-safety/hub": hub}
+    annotations = {"jhub-safety/volume": "data-{username}"}
+    given = {"access_modes": ("ReadWriteOnce",), "labels": labels, "annotations": annotations}
+    return Claim(name, "ns", name, storage_class=storage_class, **(given | more))
+
+
+@pytest.mark.parametrize(
+    ("claim", "told"),
+    [
+        pytest.param(_claim("same"), False, id="as configured"),
+        pytest.param(_claim("slow", "slow"), True, id="another class"),
+        pytest.param(_claim("fast", "fast"), False, id="a class that an override gives"),
+        pytest.param(_claim("many", access_modes=("ReadWriteMany",)), True, id="other modes"),
+        pytest.param(_claim("theirs", "slow", hub="other"), False, id="another hub's"),
+        pytest.param(_claim("home", "slow", annotations={}), False, id="no extra volume"),
+        pytest.param(
+            _claim("gone", "slow", annotations={"jhub-safety/volume": "former-{username}"}),
+            False,
+            id="of an entry that is no longer there",
+        ),
+    ],
+)
+def test_claims_that_are_not_as_configured_are_told(claim, told):
+    entry = {
+        "name": "data-{username}",
+        "class": "standard",
+        "capacity": "1Gi",
+        "overrides": {"groups": {"quick": {"class": "fast"}}},
+    }
+    found = unlike([claim, _claim("another")], [ExtraVolume.parse(entry)], "jhub")
+    named = [(one.code, claim.name in one.story) for one in found]
+    assert named == [("volume-differs", True)] * told

@@ -104,7 +104,7 @@ def test_the_page_has_a_line_for_each_code():
 
 def test_each_check_is_asked():
     names = [check.__name__ for check in CHECKS]
-    assert names == ["storage_classes", "folders", "containers", "database"]
+    assert names == ["storage_classes", "volumes", "folders", "containers", "database"]
 
 
 USERS, SHARED = {"subPath": "{username}"}, {"subPath": "_shared"}
