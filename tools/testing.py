@@ -40,7 +40,9 @@ PYTEST_FOUND_NO_TEST = 5
 SOAK = "JHUB_SAFETY_SOAK"
 # Files of tests at the same time. Those on the cluster mostly wait: for labs, and for the minute
 # between two sightings. A file stays together, with the hub that its tests share.
-AT_ONCE = ("-n", "3", "--dist", "loadfile")
+# In their own order, those on the cluster first: by the number of their tests, as xdist would have
+# it, the long files come last, and one worker was busy with the last of them for ten minutes.
+AT_ONCE = ("-n", "4", "--dist", "loadfile", "--no-loadscope-reorder")
 
 console = Console(highlight=False)
 
