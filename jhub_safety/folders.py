@@ -90,7 +90,8 @@ class FoldersMixin(DatabasesMixin):
         if self._looks or self._folder:
             # Written while it is "", too: what is saved from now on is no proof of having run.
             state[FOLDER] = self._folder
-        if self._ran_before and not self._folder:
+        if self._looks and self._ran_before and not self._folder:
+            # Without looks the version in the state says it as well as it did before.
             state[_RAN] = True
         return state
 

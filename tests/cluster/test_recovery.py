@@ -34,7 +34,7 @@ def _files(folder: Path) -> list[Path]:
     return [one for one in folder.rglob("*.sqlite*") if one.is_file()]
 
 
-async def _until(condition, seconds: float = 60.0) -> None:
+async def _until(condition, seconds: float = 180.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.2)

@@ -87,6 +87,8 @@ def stage(monkeypatch, tmp_path):
     monkeypatch.setattr("kubespawner.spawner.load_config", lambda **_: None)
     monkeypatch.setattr("kubespawner.spawner.shared_client", lambda _: None)
     monkeypatch.setattr(HomesMixin, "_said", set())
+    # Set for good by any test before that finished a hub's configuration.
+    monkeypatch.setattr(LabsMixin, "on_gone", None)
     monkeypatch.setattr(HomesMixin, "_marks", {})
     monkeypatch.setattr(folders, "_PAUSE", 0)
     made = SimpleNamespace(secrets=Secrets(), labs=Labs(), events=[], folder=tmp_path)

@@ -193,7 +193,8 @@ async def test_one_doubtful_lab_makes_the_listing_doubtful_and_ends_the_asking(d
         await make(concurrency=2).take(everybody)
     asked = len(double.requests)
     await asyncio.sleep(0.05)
-    assert len(double.requests) == asked < 10
+    # Of 26; how many were under way when it was known depends on the machine.
+    assert len(double.requests) == asked < 20
 
 
 async def test_a_listing_that_is_cancelled_leaves_no_request_behind(double, inventory):
