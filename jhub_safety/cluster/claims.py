@@ -12,11 +12,8 @@ from typing import Any
 from kubernetes_asyncio import client as kube
 
 from jhub_safety.cluster.client import ask, expect, is_absent
+from jhub_safety.cluster.listing import read_all
 from jhub_safety.errors import Conflict, Doubt
-
-#: One page of a LIST: 500 claims are about 0.8 MB and 20 ms of parsing, so that the event
-#: loop is never held for long (one page of 20,000 claims took 0.8 s).
-PAGE = 500
 
 _EMPTY: Mapping[str, str] = MappingProxyType({})
 
@@ -150,49 +147,19 @@ class ClaimsApi:
         Raises:
             Doubt: a page failed, was cut off, or expired twice.
         """
-        try:
-            return await self._list_once(selector)
-        except Doubt as doubt:
-            # 410: the snapshot that the pages are read from was compacted away half-way.
-            # What was read so far is worth nothing; begin again, once.
-            if doubt.status != 410:
-                raise
-            return await self._list_once(selector)
-
-    async def _list_once(self, selector: str) -> dict[str, Claim]:
-        what = f"listing the claims of namespace {self.namespace}"
-        claims: dict[str, Claim] = {}
-        token = ""
-        while True:
-            answer = await ask(
-                partial(
-                    self._api.list_namespaced_persistent_volume_claim,
-                    self.namespace,
-                    limit=PAGE,
-                    _preload_content=False,
-                    **({"_continue": token} if token else {}),
-                    **({"label_selector": selector} if selector else {}),
-                ),
-                what,
-                timeout=self._timeout,
-                patience=self._patience,
-            )
-            body = expect(answer, what, "PersistentVolumeClaimList")
-            items, meta = body.get("items"), body.get("metadata")
-            if not isinstance(items, list) or not isinstance(meta, dict):
-                raise Doubt(f"{what}: the list has no items or no metadata")
-            if not meta.get("resourceVersion"):
-                raise Doubt(f"{what}: the list does not say which state it shows")
-            for item in items:
-                claim = Claim.parse(item)
-                claims[claim.name] = claim
-            before, token = token, meta.get("continue") or ""
-            if token and token == before:
-                raise Doubt(f"{what}: the same page came twice")
-            if not token:
-                if meta.get("remainingItemCount"):
-                    raise Doubt(f"{what}: the last page says that more remain")
-                return claims
+        listed = await read_all(
+            partial(
+                self._api.list_namespaced_persistent_volume_claim,
+                self.namespace,
+                **({"label_selector": selector} if selector else {}),
+            ),
+            f"listing the claims of namespace {self.namespace}",
+            "PersistentVolumeClaimList",
+            Claim.parse,
+            timeout=self._timeout,
+            patience=self._patience,
+        )
+        return {claim.name: claim for claim in listed}
 
     async def create(self, manifest: kube.V1PersistentVolumeClaim) -> Claim:
         """Create a claim.

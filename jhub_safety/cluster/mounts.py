@@ -12,10 +12,8 @@ from typing import Any
 
 from kubernetes_asyncio import client as kube
 
-from jhub_safety.cluster.client import ask, expect
+from jhub_safety.cluster.listing import read_all
 from jhub_safety.errors import Doubt
-
-PAGE = 500
 
 
 async def read(
@@ -26,50 +24,28 @@ async def read(
     Raises:
         Doubt: a page failed, was cut off, or expired twice.
     """
-    try:
-        return await _read_once(api, namespace, timeout, patience)
-    except Doubt as doubt:
-        # 410: the snapshot that the pages are read from was compacted away half-way.
-        if doubt.status != 410:
-            raise
-        return await _read_once(api, namespace, timeout, patience)
-
-
-async def _read_once(
-    api: kube.CoreV1Api, namespace: str, timeout: float, patience: float
-) -> Mapping[str, tuple[str, ...]]:
-    what = f"listing the pods of namespace {namespace}"
+    listed = await read_all(
+        partial(api.list_namespaced_pod, namespace),
+        f"listing the pods of namespace {namespace}",
+        "PodList",
+        _claims_of,
+        timeout=timeout,
+        patience=patience,
+        large=True,
+    )
     found: dict[str, tuple[str, ...]] = {}
-    token = ""
-    while True:
-        answer = await ask(
-            partial(
-                api.list_namespaced_pod,
-                namespace,
-                limit=PAGE,
-                _preload_content=False,
-                **({"_continue": token} if token else {}),
-            ),
-            what,
-            timeout=timeout,
-            patience=patience,
-            large=True,
-        )
-        body = expect(answer, what, "PodList")
-        try:
-            for item in body["items"]:
-                for claim in _claims(item):
-                    found[claim] = (*found.get(claim, ()), item["metadata"]["name"])
-            before, token = token, body["metadata"].get("continue") or ""
-            left = body["metadata"].get("remainingItemCount")
-        except (KeyError, TypeError, AttributeError) as error:
-            raise Doubt(f"{what}: the list is not whole: {error!r}") from error
-        if token and token == before:
-            raise Doubt(f"{what}: the same page came twice")
-        if not token:
-            if left:
-                raise Doubt(f"{what}: the last page says that more remain")
-            return found
+    for pod, claims in listed:
+        for claim in claims:
+            found[claim] = (*found.get(claim, ()), pod)
+    return found
+
+
+def _claims_of(pod: Any) -> tuple[str, tuple[str, ...]]:
+    """The pod's name, and its claims. Raises Doubt."""
+    try:
+        return pod["metadata"]["name"], _claims(pod)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Doubt(f"a pod in the API server's answer is not whole: {error!r}") from error
 
 
 def _claims(pod: Mapping[str, Any]) -> tuple[str, ...]:

@@ -11,10 +11,9 @@ from typing import Any
 from kubernetes_asyncio import client as kube
 
 from jhub_safety.cluster.client import ask, expect, is_absent
+from jhub_safety.cluster.listing import read_all
 from jhub_safety.errors import Conflict, Doubt
 
-#: One page of a LIST.
-PAGE = 500
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -86,43 +85,20 @@ class PodsApi:
         Raises:
             Doubt: a page failed, was cut off, or expired twice.
         """
-        try:
-            return await self._list_once(selector)
-        except Doubt as doubt:
-            # 410: what the pages are read from was compacted away half-way.
-            if doubt.status != 410:
-                raise
-            return await self._list_once(selector)
-
-    async def _list_once(self, selector: str) -> tuple[Pod, ...]:
-        what = f"listing the pods of namespace {self.namespace}"
-        pods: list[Pod] = []
-        token = ""
-        while True:
-            more = {"_continue": token} if token else {}
-            more |= {"label_selector": selector} if selector else {}
-            call = partial(
+        listed = await read_all(
+            partial(
                 self._api.list_namespaced_pod,
                 self.namespace,
-                limit=PAGE,
-                _preload_content=False,
-                **more,
-            )
-            answer = await ask(
-                call, what, timeout=self._timeout, patience=self._patience, large=True
-            )
-            body = expect(answer, what, "PodList")
-            items, meta = body.get("items"), body.get("metadata")
-            if not isinstance(items, list) or not isinstance(meta, dict):
-                raise Doubt(f"{what}: the list has no items or no metadata")
-            pods += map(Pod.parse, items)
-            before, token = token, meta.get("continue") or ""
-            if token and token == before:
-                raise Doubt(f"{what}: the same page came twice")
-            if not token:
-                if meta.get("remainingItemCount"):
-                    raise Doubt(f"{what}: the last page says that more remain")
-                return tuple(pods)
+                **({"label_selector": selector} if selector else {}),
+            ),
+            f"listing the pods of namespace {self.namespace}",
+            "PodList",
+            Pod.parse,
+            timeout=self._timeout,
+            patience=self._patience,
+            large=True,
+        )
+        return tuple(listed)
 
     async def read(self, name: str) -> Pod | None:
         """The pod, or None when the API server says 404 for this very pod.

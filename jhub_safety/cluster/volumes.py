@@ -11,10 +11,9 @@ from typing import Any
 from kubernetes_asyncio import client as kube
 
 from jhub_safety.cluster.client import ask, expect, is_absent
+from jhub_safety.cluster.listing import read_all
 from jhub_safety.errors import Conflict, Doubt
 
-#: One page of a LIST: a volume is about 2 kB.
-PAGE = 500
 RETAIN = "Retain"
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
@@ -130,46 +129,15 @@ class VolumesApi:
         Raises:
             Doubt: a page failed, was cut off, or expired twice.
         """
-        try:
-            return await self._list_once()
-        except Doubt as doubt:
-            # 410: the snapshot that the pages are read from was compacted away half-way.
-            if doubt.status != 410:
-                raise
-            return await self._list_once()
-
-    async def _list_once(self) -> dict[str, Volume]:
-        what = "listing the volumes of the cluster"
-        volumes: dict[str, Volume] = {}
-        token = ""
-        while True:
-            answer = await ask(
-                partial(
-                    self._api.list_persistent_volume,
-                    limit=PAGE,
-                    _preload_content=False,
-                    **({"_continue": token} if token else {}),
-                ),
-                what,
-                timeout=self._timeout,
-                patience=self._patience,
-            )
-            body = expect(answer, what, "PersistentVolumeList")
-            items, meta = body.get("items"), body.get("metadata")
-            if not isinstance(items, list) or not isinstance(meta, dict):
-                raise Doubt(f"{what}: the list has no items or no metadata")
-            if not meta.get("resourceVersion"):
-                raise Doubt(f"{what}: the list does not say which state it shows")
-            for item in items:
-                volume = Volume.parse(item)
-                volumes[volume.name] = volume
-            before, token = token, meta.get("continue") or ""
-            if token and token == before:
-                raise Doubt(f"{what}: the same page came twice")
-            if not token:
-                if meta.get("remainingItemCount"):
-                    raise Doubt(f"{what}: the last page says that more remain")
-                return volumes
+        listed = await read_all(
+            self._api.list_persistent_volume,
+            "listing the volumes of the cluster",
+            "PersistentVolumeList",
+            Volume.parse,
+            timeout=self._timeout,
+            patience=self._patience,
+        )
+        return {volume.name: volume for volume in listed}
 
     async def retain(self, name: str, claim_uid: str) -> bool:
         """Reclaim policy ``Retain`` for the volume that is bound to the claim *claim_uid*.

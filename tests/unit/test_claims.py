@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import pytest
 from kubernetes_asyncio import client as kube
 
-from jhub_safety.cluster.claims import PAGE, Claim, ClaimsApi
+from jhub_safety.cluster.claims import Claim, ClaimsApi
+from jhub_safety.cluster.listing import PAGE
 from jhub_safety.errors import Conflict, Doubt
 from tests.unit import api_server as http
 from tests.unit.api_server import TOKEN, api_server, pvc, pvc_list, says, status

@@ -6,6 +6,7 @@ import pytest
 import pytest_asyncio
 
 from jhub_safety.cluster import mounts
+from jhub_safety.cluster.listing import PAGE
 from jhub_safety.errors import Doubt
 from tests.unit import api_server as http
 from tests.unit.api_server import api_server, says, status
@@ -34,6 +35,7 @@ def pod(name, *claims, phase="Running", volumes=()):
 
 
 def pods(*items, **metadata):
+    metadata = {"resourceVersion": "7", **metadata}
     return {"kind": "PodList", "items": list(items), "metadata": metadata}
 
 
@@ -76,7 +78,7 @@ async def test_all_pages_are_read(server):
     server.answers(says(200, pods(pod("a", "c"), **more)), says(200, pods(pod("b", "c"))))
     assert await read(server) == {"c": ("a", "b")}
     assert [request.query.get("continue") for request in server.requests] == [None, "next"]
-    assert {request.query["limit"] for request in server.requests} == {str(mounts.PAGE)}
+    assert {request.query["limit"] for request in server.requests} == {str(PAGE)}
 
 
 async def test_an_expired_list_is_begun_anew_once(server):
@@ -101,6 +103,7 @@ async def test_an_expired_list_is_begun_anew_once(server):
         pytest.param(says(200, pods(pod("a", "c"), remainingItemCount=3)), id="more remain"),
         pytest.param(says(200, pods(**{"continue": "x"})), id="the same page again"),
         pytest.param(says(200, {"kind": "Status"}), id="another kind"),
+        pytest.param(says(200, pods(pod("a", "c"), resourceVersion="")), id="of no known state"),
     ],
 )
 async def test_an_answer_that_is_not_whole_is_doubt(server, reply):
