@@ -40,6 +40,8 @@ class _WithoutThem(Exception):
 _NATIVE_SINCE = (1, 29)
 #: Between two looks at what pages have still to show.
 _LOOK_SECONDS = 0.1
+#: How long a lab that is up may wait for a page that has still to show what is wrong.
+_SHOW_SECONDS = 3
 
 
 class DatabasesMixin(ExtrasMixin):
@@ -364,9 +366,13 @@ class DatabasesMixin(ExtrasMixin):
                 coming.cancel()
 
     async def _until_shown(self) -> None:
-        """Whoever watches gets to see what is wrong before their lab opens."""
-        for _ in range(int(2 / _LOOK_SECONDS)):
-            if all(seen >= len(self._notices) for seen in self._shown.values()):
+        """Whoever watches gets to see what is wrong before their lab opens.
+
+        A lab that is up in two seconds is up before a browser has asked for its page's events.
+        """
+        for _ in range(int(_SHOW_SECONDS / _LOOK_SECONDS)):
+            shown = self._shown.values()
+            if not self._notices or (shown and min(shown) >= len(self._notices)):
                 return
             await asyncio.sleep(_LOOK_SECONDS)
 

@@ -22,8 +22,9 @@ class SharedListing:
     ten times what it took, so that listing never costs more than a tenth of the hub's time).
 
     What a listing of that age can miss is a claim made or given away since. So nothing is
-    created on one: who finds nothing asks again for a listing that began *since* their
-    question. Those listings are shared too, and spaced to a third of the hub's time.
+    created, and nobody refused, on one: who finds nothing, or too much, asks again for a
+    listing that began *since* their question.
+    Those listings are shared too, and spaced to a third of the hub's time.
     """
 
     def __init__(
@@ -62,9 +63,13 @@ class SharedListing:
                 return index
         return self._index
 
+    def shows(self, since: float) -> bool:
+        """Whether the listing that is handed out began at *since* or later."""
+        return self._started >= since
+
     def _is_new_enough(self, since: float | None) -> bool:
         if since is not None:
-            return self._started >= since
+            return self.shows(since)
         if self._flight is not None:
             return False
         return self._clock() - self._started <= max(self._max_age, 10 * self._took)

@@ -262,6 +262,16 @@ async def test_annotating_can_be_switched_off(stage):
     assert here.journal() == []
 
 
+async def test_what_an_operator_has_just_decided_is_seen_at_the_next_try(stage):
+    """The listing of the try before is still handed out to others."""
+    here = stage(ours(ALICE, "one"), ours(ALICE, "two"))
+    assert (await here.resolver.resolve(question())).row is Row.SEVERAL
+    here.cluster.put(ours(BOB, "two"))
+    here.clock.now += 1
+    again = await here.resolver.resolve(question())
+    assert (again.row, again.name) == (Row.KNOWN, "one")
+
+
 async def test_a_missing_home_that_was_given_up_is_made_anew(stage):
     here = stage(ours(BOB), forgotten=True)
     decision = await here.resolver.resolve(question(saved="claim-x"))
