@@ -34,6 +34,9 @@ Kind = Literal[
     "change-database",
     "copy-database",
     "delete-snapshot",
+    "recover-database",
+    "hold-hub",
+    "end-hub",
 ]
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from jhub_safety.cluster.claims import ClaimsApi
-from jhub_safety.cluster.client import Cluster, connect
+from jhub_safety.cluster.client import Cluster, connect, why_not
 from jhub_safety.errors import ConfigError, Doubt
 from jhub_safety.hubconfig import HubConfig, load
 from jhub_safety.hubdb.records import HubRecords, read
@@ -102,7 +102,7 @@ async def to_cluster(options: Options) -> AsyncIterator[Cluster]:
         cluster = await manager.__aenter__()
     except Exception as error:
         raise ConfigError(
-            f"no cluster to talk to: {error}. Run inside the hub's pod or set KUBECONFIG."
+            f"no cluster to talk to: {why_not(error)}. Run inside the hub's pod or set KUBECONFIG."
         ) from error
     try:
         yield cluster

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from pathlib import Path
+from functools import partial
 from typing import TextIO
 
 import click
@@ -17,7 +17,6 @@ from jhub_safety.cli.connection import console, notes, shown
 from jhub_safety.cli.holding import be_sure_that_nobody_serves
 from jhub_safety.cli.hubaccess import Site, with_site
 from jhub_safety.cli.hubalive import row_of_hold
-from jhub_safety.cluster import landmark
 from jhub_safety.cluster.claims import ClaimsApi
 from jhub_safety.cluster.notes import Note
 from jhub_safety.errors import SafetyError
@@ -39,8 +38,9 @@ from jhub_safety.hubdb.guarding import (
     Row,
     Verdict,
 )
-from jhub_safety.hubdb.known import ABOUT, FiledKnown, Known, NotedKnown
+from jhub_safety.hubdb.known import had_homes, known_of
 from jhub_safety.recovery.rebuild import from_csv, to_csv
+from jhub_safety.sessions.kubernetes import KubernetesInventory
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
@@ -69,24 +69,12 @@ NEXT = {
 def guard_of(site: Site) -> DatabaseGuard:
     """The configured guard, with the operator's own connection."""
     guard = DatabaseGuard(config=site.hub.everything)
-    known: Known
-    if guard.fingerprint_file:
-        known = FiledKnown(Path(guard.fingerprint_file))
-    else:
-        first, second = (
-            Note(site.cluster.api, site.namespace, site.hub.hub_name, about) for about in ABOUT
-        )
-        known = NotedKnown((first, second))
-
-    async def homes() -> bool:
-        api, namespace = site.cluster.api, site.namespace
-        if await landmark.uid(api, namespace, site.hub.hub_name, landmark.HOMES) is not None:
-            return True
-        claims = ClaimsApi(api, namespace, patience=10)
-        return bool(await claims.list("component=singleuser-storage"))
-
+    place = (site.cluster.api, site.namespace, site.hub.hub_name)
+    known = known_of(guard.fingerprint_file, partial(Note, *place))
     kwargs = site.hub.everything.JupyterHub.get("db_kwargs") or {}
-    guard.attach(site.db_url, known, homes, connect_args=kwargs.get("connect_args"))
+    guard.attach(
+        site.db_url, known, partial(had_homes, *place), connect_args=kwargs.get("connect_args")
+    )
     return guard
 
 
@@ -209,11 +197,15 @@ async def rebuild_command(
     told = from_csv(names_file.read()) if names_file else {}
     with notes.status("Reading claims and labs"):
         gathered = await gather(
-            site.cluster.api,
-            site.namespace,
+            KubernetesInventory(
+                site.cluster.api,
+                site.hub.hub_name,
+                site.namespace,
+                component=site.hub.component_label,
+                everywhere=site.hub.user_namespaces,
+            ),
+            ClaimsApi(site.cluster.api, site.namespace, timeout=30, patience=30),
             site.hub.hub_name,
-            component=site.hub.component_label,
-            everywhere=site.hub.user_namespaces,
             told=told,
         )
     people = gathered.people

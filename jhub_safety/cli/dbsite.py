@@ -16,6 +16,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from jhub_safety.checked import check_section
 from jhub_safety.cli.connection import Options, common_options, notes, shown, to_cluster
 from jhub_safety.cli.hubalive import Sign, row_of_hold, sign_of_life
+from jhub_safety.cluster.client import is_configured
 from jhub_safety.errors import ConfigError, Doubt, SafetyError
 from jhub_safety.hubconfig import SessionsConfig, load_sessions
 from jhub_safety.hubdb import worker
@@ -83,13 +84,16 @@ class DbSite:
             Doubt: that is not known.
         """
         url = self.address.plain
+        if not is_configured(self.options.context):
+            notes.print("Without a cluster: whether a hub's pod runs elsewhere is not looked at.")
+            return await sign_of_life(self.hub, None, "", url)
         try:
             async with to_cluster(self.options) as cluster:
                 namespace = self.options.namespace or self.hub.namespace
                 return await sign_of_life(self.hub, cluster.api, namespace, url)
-        except ConfigError:
-            notes.print("Without a cluster: whether a hub's pod runs elsewhere is not looked at.")
-            return await sign_of_life(self.hub, None, "", url)
+        except ConfigError as error:
+            # There is one, and the way to it is broken: a hub may run in it.
+            raise Doubt(str(error)) from error
 
     async def be_sure_that_it_is_down(self) -> None:
         """Nobody writes under a hub's feet.

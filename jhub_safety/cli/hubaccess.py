@@ -27,12 +27,13 @@ from jhub_safety.cli.connection import (
     shown,
     to_cluster,
 )
-from jhub_safety.cli.hubalive import Sign, row_of_hold, sign_of_life, sqlite_file
+from jhub_safety.cli.hubalive import Sign, row_of_hold, sign_of_life
 from jhub_safety.cluster.client import Cluster
 from jhub_safety.cluster.notes import Note
 from jhub_safety.control import PROPOSALS, is_private, socket_path
 from jhub_safety.errors import Doubt, SafetyError
 from jhub_safety.hubconfig import SessionsConfig, load_sessions
+from jhub_safety.hubdb.engines import address
 from jhub_safety.hubdb.logout import logout
 from jhub_safety.owner import label_value
 from jhub_safety.plan import Plan
@@ -336,7 +337,7 @@ async def access(site: Site) -> AsyncIterator[Access]:
             await found.close()
         return
     await _be_sure_that_it_is_down(site, found)
-    file = sqlite_file(site.db_url)
+    file = address(site.db_url).file
     if file is not None and not file.exists():
         raise SafetyError(f"no hub answers here, and its database {file} is not here. {ELSEWHERE}")
     async with _on_database(site) as operations:

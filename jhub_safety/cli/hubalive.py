@@ -13,12 +13,11 @@ from pathlib import Path
 
 import aiohttp
 from kubernetes_asyncio import client as kube
-from sqlalchemy import make_url
-from sqlalchemy.exc import SQLAlchemyError
 
 from jhub_safety.cluster.client import ask, expect
-from jhub_safety.errors import Doubt, SafetyError
+from jhub_safety.errors import Doubt
 from jhub_safety.hubconfig import SessionsConfig
+from jhub_safety.hubdb.engines import address
 
 #: How Zero to JupyterHub labels a hub's pod.
 HUB_POD = "app=jupyterhub,component=hub"
@@ -77,7 +76,7 @@ async def sign_of_life(
     if ours and (sign := await asyncio.to_thread(_hub_process)):
         # Started a moment ago, its port is not open yet.
         return sign
-    file = sqlite_file(db_url)
+    file = address(db_url).file
     return None if file is None else await asyncio.to_thread(_holder, file)
 
 
@@ -161,21 +160,3 @@ def _is(descriptor: Path, wanted: os.stat_result) -> bool:
         return os.path.samestat(descriptor.stat(), wanted)
     except OSError:
         return False
-
-
-def sqlite_file(db_url: str) -> Path | None:
-    """The file of an SQLite database; None for any other.
-
-    Raises:
-        SafetyError: the address is no URL, or the database is in the hub's memory.
-    """
-    try:
-        url = make_url(db_url)
-    except SQLAlchemyError as error:
-        raise SafetyError("the address of the hub's database is no URL") from error
-    if url.get_backend_name() != "sqlite":
-        return None
-    if url.database in (None, "", ":memory:"):
-        raise SafetyError("the hub's database is in its memory; without the hub there is none")
-    # With uri=true SQLite takes a URI.
-    return Path(str(url.database).removeprefix("file:").partition("?")[0])

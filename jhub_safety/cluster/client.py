@@ -158,6 +158,27 @@ class Cluster:
     namespace: str
 
 
+def in_a_pod() -> bool:
+    """Kubernetes gives this to every pod."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ
+
+
+def is_configured(context: str | None = None) -> bool:
+    """Whether anything at all says where a cluster is; what it says may still be wrong."""
+    return (
+        context is not None
+        or in_a_pod()
+        or "KUBECONFIG" in os.environ
+        or Path(kube_config.KUBE_CONFIG_DEFAULT_LOCATION).expanduser().exists()
+    )
+
+
+def why_not(error: Exception) -> str:
+    """Why there was no way to the cluster. Not the words of a parser: it quotes tokens."""
+    words = str(error) if isinstance(error, kube_config.ConfigException | OSError) else ""
+    return words or type(error).__name__
+
+
 @asynccontextmanager
 async def connect(context: str | None = None) -> AsyncIterator[Cluster]:
     """Connect as the CLI does: inside a pod as its service account, else by kubeconfig.

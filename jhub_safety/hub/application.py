@@ -50,7 +50,7 @@ def _before_database(app: JupyterHub) -> None:
     spawner_class = app.spawner_class
     on_kubernetes = issubclass(spawner_class, KubeSpawner)
     guard = guarding.wire(app, spawner_class if on_kubernetes else None)
-    snapshots.wire(app, guard.hub_name, guard.journal)
+    snapshots.wire(app, guard.hub.hub_name, guard.hub.journal)
     guard.before_database()
 
 

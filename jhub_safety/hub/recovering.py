@@ -17,7 +17,6 @@ from typing import Any
 
 import kubespawner
 from jupyterhub import orm, roles
-from kubernetes_asyncio import client as kube
 from sqlalchemy.exc import SQLAlchemyError
 from traitlets.config import Config
 from traitlets.config.loader import LazyConfigValue
@@ -59,32 +58,39 @@ class Gathered:
 
 
 async def gather(
-    api: kube.CoreV1Api,
-    namespace: str,
+    inventory: KubernetesInventory,
+    claims: ClaimsApi,
     hub: str,
     *,
-    component: str,
-    everywhere: bool,
     told: Mapping[str, tuple[str, str]] | None = None,
 ) -> Gathered:
-    """All of it.
+    """All of it. A lab whose user could not be read counts as missing, until it is gone.
 
     Raises:
-        Doubt: a listing failed or was cut off. Nothing may be decided on a part.
+        Doubt: a listing failed or was cut off, or whose lab one is could not be read. Nothing may
+            be decided on a part.
     """
-    claims = await ClaimsApi(api, namespace, timeout=30, patience=30).list()
-    inventory = KubernetesInventory(api, hub, namespace, component=component, everywhere=everywhere)
-    listing = await inventory.take(())
-    running = [
-        lab for labs in listing.labs.values() for lab in labs if lab.state is LabState.RUNNING
+    listed = await claims.list()
+    for unread in range(2):
+        labs = [lab for some in (await inventory.take(())).labs.values() for lab in some]
+        there = [lab for lab in labs if lab.state is not LabState.ENDED]
+        known = await inventory.identify(there)
+        missing = sorted({lab.name for lab in there} - {name for _, name in known})
+        if not missing:
+            break
+        if unread:
+            raise Doubt(f"whose lab {missing[0]} is, could not be read (of {len(missing)} such)")
+    running = {lab.name for lab in there if lab.state is LabState.RUNNING}
+    found = [
+        RunningLab(name, lab, lab.server)
+        for (_, name), lab in known.items()
+        if lab.server is not None and lab.hub in (None, label_value(hub))
     ]
-    known = await inventory.identify(running)
-    found = []
-    for (_, name), lab in known.items():
-        if lab.server is not None and lab.hub in (None, label_value(hub)):
-            found.append(RunningLab(name, lab, lab.server))
     servers = {(one.server.user, one.server.name) for one in found}
-    return Gathered(people(claims.values(), hub, labs=servers, told=told), tuple(found))
+    return Gathered(
+        people(listed.values(), hub, labs=servers, told=told),
+        tuple(one for one in found if one.name in running),
+    )
 
 
 def set_aside(url: str) -> Path | None:

@@ -14,6 +14,7 @@ from jupyterhub.app import JupyterHub
 from jhub_safety.errors import Doubt
 from jhub_safety.hubdb import worker
 from jhub_safety.hubdb.backup import Backups, DatabaseBackup
+from jhub_safety.hubdb.identity import Identity
 from jhub_safety.journal import Journal
 
 #: What is done to a restored database before anybody sees it: its sessions are of another time, and
@@ -27,8 +28,13 @@ def backups_of(app: JupyterHub, hub_name: str, journal: str | None) -> Backups:
     return Backups(settings, app.db_url, hub_name, journal=kept)
 
 
-async def restore_newest(backups: Backups, url: str) -> dict[str, Any] | None:
+async def restore_newest(
+    backups: Backups, url: str, former: Identity | None = None
+) -> dict[str, Any] | None:
     """Put the newest verified snapshot in the place of the lost database.
+
+    *former*: the identity and epoch that are known. The restored copy has them from its first
+    moment: a hub that was killed right after would take it for an older copy, and hold.
 
     None: there is no place for snapshots, or none there that holds users. Else what was done:
     ``snapshot``, ``users``, and ``aside`` for what was there before.
@@ -49,6 +55,8 @@ async def restore_newest(backups: Backups, url: str) -> dict[str, Any] | None:
     if refusals := proposal["plan"]["refusals"]:
         raise Doubt(f"snapshot {newest['name']} is not restored: {refusals[0]['reason']}")
     asked["identity"] = proposal["identity"]
+    if former is not None:
+        asked["former"] = [former.identity, former.epoch]
     return await worker.run(backups.request("restore", **asked), timeout=timeout)
 
 

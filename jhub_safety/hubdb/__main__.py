@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from jhub_safety.errors import SafetyError
 from jhub_safety.hubdb import migrate, restore, snapshot
 from jhub_safety.hubdb.engines import Address, address, cause, other_clients
+from jhub_safety.hubdb.identity import Identity
 from jhub_safety.hubdb.retention import Policy, superfluous
 from jhub_safety.hubdb.snapshot import Shelf
 from jhub_safety.hubdb.stores import open_store
@@ -99,12 +100,14 @@ def _clients(target: Address) -> list[str]:
 
 
 def do_restore(request: Request) -> dict[str, Any]:
+    former = request.get("former")
     return restore.execute(
         address(request["db_url"]),
         _shelf(request),
         request["snapshot"],
         identity=request["identity"],
         afterwards=request["afterwards"],
+        former=Identity(*former) if former else None,
         progress=progress,
     ).record()
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 from sqlalchemy import (
     Connection,
@@ -34,6 +34,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from jhub_safety.hubdb import checks, identity
+from jhub_safety.hubdb.engines import sqlite_file
 
 #: Seconds for a server to take a connection: while it hangs, no page says what is wrong.
 CONNECT = 10
@@ -80,22 +81,8 @@ class Condition:
 
 
 def sqlite_path(url: str) -> Path | None:
-    """The file of a SQLite URL, behind any link; None for other engines, for a database in memory,
-    and for drivers that encrypt: to ours their file would look damaged."""
-    made = make_url(url)
-    name = made.database or ""
-    if made.get_backend_name() != "sqlite" or made.get_driver_name() != "pysqlite":
-        return None
-    is_uri = str(made.query.get("uri", "")).lower() in ("true", "1", "yes", "on")
-    # Without uri=true (sqlite.org/uri.html) it is a file of that very name.
-    if is_uri and name.startswith("file:"):
-        if made.query.get("mode") == "memory" or made.query.get("vfs"):
-            return None
-        name = unquote(urlsplit(name).path)
-    if name in ("", ":memory:"):
-        return None
-    # A link that leads nowhere is a volume that is not mounted: its own folder proves nothing.
-    return Path(name).resolve()
+    """The file of a SQLite URL; None where there is none, as :func:`engines.sqlite_file` says."""
+    return sqlite_file(make_url(url))
 
 
 def address(url: str) -> str:

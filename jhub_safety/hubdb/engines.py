@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -61,16 +61,38 @@ def address(url: str) -> Address:
         # Not the error's own text: it holds the address, password and all.
         raise SafetyError("the address of the database is no URL") from error
     if name == "sqlite":
-        if made.database in (None, "", ":memory:") or "mode=memory" in str(made.database):
-            raise SafetyError("the database is in the hub's memory; there is nothing to copy")
-        # With uri=true SQLite takes a URI.
-        path = str(made.database).removeprefix("file:").partition("?")[0]
-        return Address(made, "sqlite", Path(path).absolute())
+        if made.get_driver_name() != "pysqlite":
+            raise SafetyError(
+                f"the database is in the hands of {made.get_driver_name()}; its file is nothing "
+                "that can be read without it"
+            )
+        file = sqlite_file(made)
+        if file is None:
+            raise SafetyError("the hub's database is in its memory; without the hub there is none")
+        return Address(made, "sqlite", file)
     if name == "postgresql":
         return Address(made, "postgresql", None)
     if name in ("mysql", "mariadb"):
         return Address(made, "mysql", None)
     raise SafetyError(f"{name} is no engine that JupyterHub runs on")
+
+
+def sqlite_file(url: URL) -> Path | None:
+    """The file of a SQLite URL, behind any link; None for other engines, for a database in memory,
+    and for drivers that encrypt: to ours their file would look damaged."""
+    name = url.database or ""
+    if url.get_backend_name() != "sqlite" or url.get_driver_name() != "pysqlite":
+        return None
+    is_uri = str(url.query.get("uri", "")).lower() in ("true", "1", "yes", "on")
+    # Without uri=true (sqlite.org/uri.html) it is a file of that very name.
+    if is_uri and name.startswith("file:"):
+        if url.query.get("mode") == "memory" or url.query.get("vfs"):
+            return None
+        name = unquote(urlsplit(name).path)
+    if name in ("", ":memory:"):
+        return None
+    # A link that leads nowhere is a volume that is not mounted: its own folder proves nothing.
+    return Path(name).resolve()
 
 
 def same_volume(file: Path, other: Path) -> bool:

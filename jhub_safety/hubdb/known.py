@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from kubernetes_asyncio import client as kube
+
+from jhub_safety.cluster import landmark
+from jhub_safety.cluster.claims import ClaimsApi
 from jhub_safety.cluster.notes import Note
 from jhub_safety.errors import Doubt
 from jhub_safety.hubdb.guarding import Fingerprint
@@ -26,6 +31,38 @@ class Known(Protocol):
 
     async def forget(self) -> None:
         """Raises Doubt."""
+
+
+def known_of(file: str, note: Callable[[str], Note]) -> Known:
+    """In *file*, or, where that is "", in the notes that *note* gives by what they are about."""
+    if file:
+        return FiledKnown(Path(file))
+    first, second = map(note, ABOUT)
+    return NotedKnown((first, second))
+
+
+async def had_homes(api: kube.CoreV1Api, namespace: str, hub: str) -> bool:
+    """Whether the cluster has, or is known to have had, homes of this hub. Raises Doubt."""
+    if await landmark.uid(api, namespace, hub, landmark.HOMES) is not None:
+        return True
+    claims = ClaimsApi(api, namespace, patience=10)
+    return bool(await claims.list("component=singleuser-storage"))
+
+
+class UnreachableKnown:
+    """In a place to which there is no way just now."""
+
+    def __init__(self, doubt: Doubt) -> None:
+        self._doubt = doubt
+
+    async def read(self) -> Fingerprint | None:
+        raise self._doubt
+
+    async def write(self, fingerprint: Fingerprint) -> None:  # noqa: ARG002 - as Known has it
+        raise self._doubt
+
+    async def forget(self) -> None:
+        raise self._doubt
 
 
 class NotedKnown:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from jhub_safety.hubdb.engines import (
     reading,
 )
 from jhub_safety.hubdb.exchange import beside, replace_file
+from jhub_safety.hubdb.identity import Identity, renew
 from jhub_safety.hubdb.logout import logout
 from jhub_safety.hubdb.snapshot import Manifest, Progress, Shelf
 from jhub_safety.plan import Action, Plan, Refusal
@@ -295,18 +297,23 @@ def execute(
     *,
     identity: str,
     afterwards: Sequence[str] = (),
+    former: Identity | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     progress: Progress = _quiet,
 ) -> Restored:
     """Carry out what :func:`propose` showed. No hub may be running: that is the caller's to know.
 
-    *identity*: of the database as it was then.
+    *identity*: of the database as it was then. *former*: which database it goes on with, for the
+    guard: it was made again, and is no older copy that somebody put back.
 
     Raises:
         Conflict: it has changed since. SafetyError, Doubt: it could not be done. In each case the
             database is as it was.
     """
     wanted = changes(afterwards)
+    if former is not None:
+        # First: it may have to make its table, which commits on MySQL what is open.
+        wanted.insert(0, partial(renew, former=former))
     current = look(target)
     if current.identity != identity:
         raise Conflict(

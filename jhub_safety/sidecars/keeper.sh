@@ -56,7 +56,8 @@ no_permission() { fail permission "$(stat -c '%u %a' "$1")" "$(id -u)"; }
 hold() {
     say "the server is not run; the lab is. What was wrong is told above, and by the hub"
     while [ -z "$stopping" ]; do
-        sleep 3600 &
+        # A signal that comes right before "wait" does not end it: never a long sleep.
+        sleep 1 &
         wait $!
     done
     exit 0

@@ -19,7 +19,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from jhub_safety.hub.guarding import LOST_UNDER_IT
+from jhub_safety.hub.watching import LOST_UNDER_IT
 from jhub_safety.hubdb.guarding import Fingerprint
 from tests.cluster.faults import FaultProxy, Rule, status
 from tests.cluster.hubs import ADMIN, QUICK, UNHURRIED, Hub, Setup

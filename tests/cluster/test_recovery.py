@@ -30,8 +30,13 @@ c.DatabaseGuard.interval = 5
 
 
 def _files(folder: Path) -> list[Path]:
-    """Snapshots and what is known of them; none that is being written."""
+    """Snapshots, and what is known of them."""
     return [one for one in folder.rglob("*.sqlite*") if one.is_file()]
+
+
+def _verified(folder: Path) -> list[Path]:
+    """What is written last of a snapshot."""
+    return list(folder.rglob("*.verified"))
 
 
 async def _until(condition, seconds: float = 180.0) -> None:
@@ -53,12 +58,12 @@ async def test_users_without_a_home_and_their_tokens_come_back_from_the_snapshot
         token = (await admin.api("POST", f"users/{ADMIN}/tokens", {"note": "mine"}))["token"]
     await hub.start_lab("ada")
     # One is made at a start when there is none that is younger than the interval.
-    await _until(lambda: _files(folder))
+    await _until(lambda: _verified(folder))
     await hub.stop()
     for one in _files(folder):
         one.unlink()
     await hub.start()
-    await _until(lambda: len(_files(folder)) == 2)
+    await _until(lambda: _verified(folder))
     # After it was made: the cluster knows of this one alone.
     await hub.start_lab("newcomer")
     labs = await space.pods()

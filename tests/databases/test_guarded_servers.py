@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from traitlets.config import Config
 
 from jhub_safety.finding import Severity
+from jhub_safety.hub.guarded import GuardedHub
 from jhub_safety.hub.guarding import HubGuard
 from jhub_safety.hub.recovering import former_identity, rebuild
 from jhub_safety.hubdb import checks, condition, repair
@@ -212,7 +213,7 @@ def test_a_hub_that_makes_its_database_is_not_held_on_it_at_its_next_start(engin
     url = new_database(engine)
     db = orm.new_session_factory(url)()
     app = SimpleNamespace(config=Config(), log=logging.getLogger("test"), db=db)
-    guard = HubGuard(app, None)
+    guard = HubGuard(GuardedHub(app, None))
     guard._first = True
     guard.settle()
     db.add(orm.User(name="ada"))

@@ -15,8 +15,10 @@ from jupyterhub import orm
 from traitlets.config import Config
 
 from jhub_safety.errors import Doubt
-from jhub_safety.hub import guarding
-from jhub_safety.hub.guarding import LOST_UNDER_IT, HubGuard
+from jhub_safety.hub import watching
+from jhub_safety.hub.guarded import GuardedHub
+from jhub_safety.hub.guarding import HubGuard
+from jhub_safety.hub.watching import LOST_UNDER_IT, Watch
 from jhub_safety.hubdb.known import FiledKnown
 from tests.unit.hub_database import add_user, opened
 
@@ -42,6 +44,8 @@ def hub(file, tmp_path, monkeypatch):
     """A hub without a cluster, as far as the guard needs it; its database is open."""
     config = Config()
     config.DatabaseGuard.fingerprint_file = str(tmp_path / "fingerprint.json")
+    # For its journal.
+    monkeypatch.chdir(tmp_path)
     db = orm.new_session_factory(f"sqlite:///{file}")()
     app = SimpleNamespace(
         config=config,
@@ -51,12 +55,12 @@ def hub(file, tmp_path, monkeypatch):
         reset_db=False,
         db=db,
     )
-    monkeypatch.setattr(guarding, "AGAIN", 0.0)
+    monkeypatch.setattr(watching, "AGAIN", 0.0)
 
     def end(code: int) -> None:
         raise Ended(code)
 
-    monkeypatch.setattr(guarding.os, "_exit", end)
+    monkeypatch.setattr(watching.os, "_exit", end)
     yield app
     db.close()
     db.get_bind().dispose()
@@ -64,17 +68,17 @@ def hub(file, tmp_path, monkeypatch):
 
 @pytest.fixture
 async def guard(hub):
-    made = HubGuard(hub, None)
-    made._file = guarding.file_id(hub.db_url)
+    made = Watch(GuardedHub(hub, None))
+    made._file = watching.file_id(hub.db_url)
     await look(made)
     return made
 
 
-async def look(guard: HubGuard) -> None:
-    await guard._with_guard(guard._pass)
+async def look(guard: Watch) -> None:
+    await guard._hub.with_guard(guard._pass)
 
 
-async def ends(guard: HubGuard) -> int:
+async def ends(guard: Watch) -> int:
     with pytest.raises(Ended) as ended:
         await look(guard)
     return ended.value.args[0]
@@ -147,7 +151,7 @@ def names(file) -> set[str]:
 
 
 async def test_told_to_ignore_it_goes_on_and_rescues_once(guard, file):
-    guard.guard.on_loss = "ignore"
+    guard._hub.guard.on_loss = "ignore"
     file.unlink()
     file.write_bytes(b"")
     for _ in range(3):
@@ -156,14 +160,14 @@ async def test_told_to_ignore_it_goes_on_and_rescues_once(guard, file):
 
 
 async def test_users_whom_the_hub_deletes_are_no_loss(guard, hub):
-    guarding.event.listen(orm.User, "after_delete", guard._count_deletion)
+    watching.event.listen(orm.User, "after_delete", guard._count_deletion)
     try:
         for user in hub.db.query(orm.User).limit(50).all():
             hub.db.delete(user)
         hub.db.commit()
         await look(guard)
     finally:
-        guarding.event.remove(orm.User, "after_delete", guard._count_deletion)
+        watching.event.remove(orm.User, "after_delete", guard._count_deletion)
     assert guard._last.users == USERS - 50
     assert guard._deleted == 0
 
@@ -199,8 +203,8 @@ async def test_a_young_hub_without_users_outlives_a_cluster_that_does_not_answer
     hub, file, monkeypatch
 ):
     shell(file, "DELETE FROM users")
-    guard = HubGuard(hub, None)
-    guard._file = guarding.file_id(hub.db_url)
+    guard = Watch(GuardedHub(hub, None))
+    guard._file = watching.file_id(hub.db_url)
 
     async def fail(_):
         raise Doubt("HTTP 503")
@@ -231,21 +235,21 @@ async def test_a_locked_database_ends_no_hub(guard, file, monkeypatch):
 )
 def test_what_is_not_guarded_is_said(hub, change, why):
     vars(hub).update(change)
-    assert why in HubGuard(hub, None).usable()
+    assert why in GuardedHub(hub, None).unguarded()
 
 
 def test_a_hub_without_a_cluster_is_guarded_with_a_file(hub):
-    assert HubGuard(hub, None).usable() == ""
+    assert GuardedHub(hub, None).unguarded() == ""
 
 
 def test_a_lost_database_without_a_cluster_to_ask_is_held_and_left_as_it_is(
     hub, file, tmp_path, monkeypatch
 ):
-    guard = HubGuard(hub, None)
-    asyncio.run(guard._with_guard(lambda one: one.take()))
+    guard = HubGuard(GuardedHub(hub, None))
+    asyncio.run(guard.hub.with_guard(lambda one: one.take()))
     file.write_bytes(b"")
     case, decision = guard._look()
-    assert not guard._recover(case, decision)
+    assert guard._recover(case, decision) == "this hub has no cluster"
     assert file.read_bytes() == b""
     assert {one.name for one in file.parent.iterdir()} == {
         file.name,
