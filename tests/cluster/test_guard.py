@@ -128,6 +128,12 @@ class Site:
                 assert self.hub.running(), self.hub.log_text()[-3000:]
                 await asyncio.sleep(0.3)
 
+    def journal(self, kind: str) -> list[tuple[str, str]]:
+        """Rows and outcomes of what the hub did to its database."""
+        lines = (self.hub.directory / "jhub-safety.journal").read_text().splitlines()
+        found = [one for one in map(json.loads, lines) if one["kind"] == kind]
+        return [(one["reason"].partition(":")[0], one["outcome"]) for one in found]
+
     def users(self, file: Path | None = None) -> dict[str, str]:
         """Names with their cookie_ids."""
         target = file or self.hub.database
@@ -183,11 +189,14 @@ async def test_an_emptied_database_is_held_and_the_hub_goes_on_when_it_is_back(h
     assert (code, json.loads(answer)["status"]) == (503, 503)
     assert site.hub.database.read_bytes() == b""
     assert await site.hub.space.pods() == pods
+    (told,) = await site.hub.space.events("HubDatabaseHeld")
+    assert told.message.startswith("The hub's database (zero-bytes): ")
 
     site.hub.database.write_bytes(good)
     await starting
     assert await site.hub.space.pods() == pods
     assert await site.hub.space.home_of("ada") == home
+    assert site.journal("hold-hub") == [("zero-bytes", "done"), ("zero-bytes", "ended")]
     await site.hub.stop_lab("ada")
 
 
@@ -366,6 +375,10 @@ async def test_the_save_of_2017_costs_an_open_notebook_no_more_than_a_login(
         assert await site.ends() == LOST_UNDER_IT
         await hub.start(timeout=LONG)
         assert hub.log_lines("It was made again in")
+        assert site.journal("end-hub") == [("no-tables", "done")]
+        assert site.journal("recover-database") == [("no-tables", "done")]
+        for reason in ("HubDatabaseLost", "HubDatabaseRecovered"):
+            assert len(await space.events(reason)) == 1
         async with await hub.login("ada") as ada:
             async with asyncio.timeout(LONG):
                 while not ((model := await ada.server()) and model["ready"]):

@@ -23,6 +23,15 @@ from jhub_safety.hubdb.engines import address, cause, reading
         pytest.param(
             "sqlite:///file:/srv/hub.sqlite?uri=true", "sqlite", Path("/srv/hub.sqlite"), id="URI"
         ),
+        pytest.param(
+            "sqlite:///file:/srv/the%20hub.sqlite?uri=true&timeout=9",
+            "sqlite",
+            Path("/srv/the hub.sqlite"),
+            id="URI with escapes",
+        ),
+        pytest.param(
+            "sqlite:///file:hub.sqlite", "sqlite", Path.cwd() / "file:hub.sqlite", id="no URI"
+        ),
         pytest.param("postgresql://u:p@host/hub", "postgresql", None, id="postgresql"),
         pytest.param("postgresql+psycopg2://u:p@host/hub", "postgresql", None, id="with driver"),
         pytest.param("mysql+pymysql://u:p@host/hub", "mysql", None, id="mysql"),
@@ -36,7 +45,15 @@ def test_what_an_address_names(url, engine, file):
 
 @pytest.mark.parametrize(
     "url",
-    ["sqlite://", "sqlite:///:memory:", "oracle://u:s3cret@host/hub", "://s3cret", "what://s3cret"],
+    [
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///file:hub?mode=memory&uri=true",
+        "sqlite+pysqlcipher://:s3cret@/hub.sqlite",
+        "oracle://u:s3cret@host/hub",
+        "://s3cret",
+        "what://s3cret",
+    ],
 )
 def test_what_is_no_database_of_a_hub_is_refused_without_a_secret(url):
     with pytest.raises(SafetyError) as caught:

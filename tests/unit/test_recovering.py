@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 from jupyterhub import orm
@@ -11,12 +13,19 @@ from traitlets.config import Config
 
 from jhub_safety.errors import Conflict, Doubt
 from jhub_safety.hub import recovering
-from jhub_safety.hub.recovering import configured_admins, former_identity, rebuild, set_aside
+from jhub_safety.hub.recovering import (
+    configured_admins,
+    former_identity,
+    gather,
+    rebuild,
+    set_aside,
+)
 from jhub_safety.hubdb.condition import State, look
 from jhub_safety.hubdb.guard import DatabaseGuard
 from jhub_safety.hubdb.guarding import Row, Verdict
 from jhub_safety.hubdb.known import FiledKnown
 from jhub_safety.recovery.rebuild import Home, People
+from jhub_safety.sessions.model import LabIdentity, LabState, Server
 from tests.unit.hub_database import add_user, opened
 
 #: Fewer than there were: 100 users had no claim.
@@ -25,6 +34,62 @@ PEOPLE = People(
     {("user-0", ""): Home("claim-user-0", "jhub", "user-0")},
 )
 BEFORE = 300
+
+
+class Inventory:
+    """Labs as the cluster lists them, at each listing; and whose could be read."""
+
+    def __init__(self, *listed: dict[str, str], unreadable: Collection[str] = ()) -> None:
+        self._listed = iter(listed)
+        self._unreadable = unreadable
+
+    async def take(self, _sessions):
+        labs = {name: (lab(name, state),) for name, state in next(self._listed).items()}
+        return SimpleNamespace(labs=labs)
+
+    async def identify(self, labs):
+        return {
+            ("jhub", one.name): identity(one.name)
+            for one in labs
+            if one.name not in self._unreadable
+        }
+
+
+def lab(name: str, state: str) -> SimpleNamespace:
+    return SimpleNamespace(name=name, state=LabState(state))
+
+
+def identity(name: str) -> LabIdentity:
+    return LabIdentity(uid=name, namespace="jhub", server=Server(name, ""), hub="jhub")
+
+
+class Claims:
+    async def list(self):
+        return {}
+
+
+async def gathered(inventory: Inventory) -> tuple[set[str], set[str]]:
+    """Users, and labs that are to be sessions again."""
+    found = await gather(inventory, Claims(), "jhub")
+    return set(found.people.users), {one.name for one in found.labs}
+
+
+async def test_users_of_labs_that_do_not_run_yet_count_and_only_running_ones_are_taken_up():
+    listed = {"a": "running", "b": "pending", "c": "lost", "d": "terminating", "e": "ended"}
+    assert await gathered(Inventory(listed)) == ({"a", "b", "c", "d"}, {"a"})
+
+
+async def test_nothing_is_decided_while_it_is_not_known_whose_lab_one_is():
+    """It was left out without a word, and its user with it."""
+    listed = {"a": "running", "b": "running"}
+    with pytest.raises(Doubt, match="whose lab b is"):
+        await gathered(Inventory(listed, listed, unreadable=["b"]))
+
+
+async def test_a_lab_that_has_gone_meanwhile_is_nobodys():
+    both = {"a": "running", "b": "running"}
+    found = await gathered(Inventory(both, {"a": "running"}, unreadable=["b"]))
+    assert found == ({"a"}, {"a"})
 
 
 class Killed(BaseException):

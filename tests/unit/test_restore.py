@@ -8,10 +8,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 
 from jhub_safety.errors import Conflict, Doubt, SafetyError
-from jhub_safety.hubdb import content, exchange, restore, snapshot
+from jhub_safety.hubdb import content, exchange, identity, restore, snapshot
 from jhub_safety.hubdb.engines import address, opened_file
+from jhub_safety.hubdb.identity import Identity
 from jhub_safety.hubdb.packing import Damaged
 from jhub_safety.hubdb.snapshot import Shelf
 from jhub_safety.hubdb.stores import FolderStore
@@ -114,14 +116,53 @@ def test_a_database_kept_aside_can_be_used_as_it_was(original, file, put_back):
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+def test_a_link_stays_a_link_and_what_it_leads_to_is_replaced(original, kept, file, tmp_path):
+    """The link was replaced: the database was on the hub's own disk from then on."""
+    file.parent.mkdir()
+    in_use(original, file)
+    link = tmp_path / "link.sqlite"
+    link.symlink_to(file)
+    where, _ = kept
+    target = address(f"sqlite:///{link}")
+    name = snapshot.take(target, where).name
+    outcome = restore.execute(target, where, name, identity=restore.look(target).identity)
+    assert link.readlink() == file
+    assert measured(file) == measured(Path(outcome.aside))
+    assert {one.parent for one in (file, Path(outcome.aside))} == {file.parent}
+
+
+@pytest.mark.parametrize("epoch", [3, 9], ids=["known before the copy was made", "known after it"])
+def test_it_goes_on_as_the_database_that_is_known(original, kept, file, epoch):
+    """A hub that was killed right after a restore took its database for an older copy."""
+    file.parent.mkdir()
+    in_use(original, file)
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        for _ in range(6):
+            known = identity.advance(connection)
+    engine.dispose()
+    where, _ = kept
+    target = address(str(file))
+    name = snapshot.take(target, where).name
+    restore.execute(
+        target,
+        where,
+        name,
+        identity=restore.look(target).identity,
+        former=Identity(known.identity, epoch),
+    )
+    with opened_file(file) as connection:
+        assert identity.read(connection) == Identity(known.identity, max(6, epoch), renewed=True)
+
+
 def test_a_hub_in_wal_mode_gets_one_in_wal_mode(original, kept, file):
     file.parent.mkdir()
     in_wal(original, file)
     where, _ = kept
     name = snapshot.take(address(str(file)), where).name
     file.unlink()
-    identity = restore.look(address(str(file))).identity
-    restore.execute(address(str(file)), where, name, identity=identity)
+    now = restore.look(address(str(file))).identity
+    restore.execute(address(str(file)), where, name, identity=now)
     with closing(sqlite3.connect(file)) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import sqlite3
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from jupyterhub import orm
+from kubespawner import KubeSpawner
 from traitlets.config import Config
 
 from jhub_safety.errors import Doubt
@@ -19,6 +21,7 @@ from jhub_safety.hub import watching
 from jhub_safety.hub.guarded import GuardedHub
 from jhub_safety.hub.guarding import HubGuard
 from jhub_safety.hub.watching import LOST_UNDER_IT, Watch
+from jhub_safety.hubdb.guarding import Row, Verdict
 from jhub_safety.hubdb.known import FiledKnown
 from tests.unit.hub_database import add_user, opened
 
@@ -150,6 +153,19 @@ def names(file) -> set[str]:
         return {name for (name,) in database.execute("SELECT name FROM users")}
 
 
+async def test_how_a_hub_ended_is_in_its_journal(guard, file, tmp_path):
+    file.unlink()
+    await ends(guard)
+    (line,) = map(json.loads, (tmp_path / "jhub-safety.journal").read_text().splitlines())
+    (name,) = rescued(file)
+    assert (line["kind"], line["outcome"], line["rescued"]) == (
+        "end-hub",
+        "done",
+        str(file.with_name(name)),
+    )
+    assert line["name"] == f"sqlite {file}"
+
+
 async def test_told_to_ignore_it_goes_on_and_rescues_once(guard, file):
     guard._hub.guard.on_loss = "ignore"
     file.unlink()
@@ -240,6 +256,28 @@ def test_what_is_not_guarded_is_said(hub, change, why):
 
 def test_a_hub_without_a_cluster_is_guarded_with_a_file(hub):
     assert GuardedHub(hub, None).unguarded() == ""
+
+
+class OnKubernetes(KubeSpawner):
+    """Makes the guard look for a cluster."""
+
+
+@pytest.mark.parametrize("content", [None, "not: [whole", "users: [{token: s3cret}]"])
+def test_a_kubeconfig_that_cannot_be_used_is_a_doubt_and_ends_no_hub(
+    hub, file, tmp_path, monkeypatch, caplog, content
+):
+    hub.config.DatabaseGuard.fingerprint_file = ""
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    if content is not None:
+        (tmp_path / "kubeconfig").write_text(content)
+    guard = HubGuard(GuardedHub(hub, OnKubernetes))
+    _, decision = guard._look()
+    assert (decision.row, decision.verdict) == (Row.UNKNOWN_BEFORE, Verdict.ALARM)
+    file.write_bytes(b"")
+    _, decision = guard._look()
+    assert (decision.row, decision.verdict) == (Row.UNKNOWN_BEFORE, Verdict.HOLD)
+    assert "s3cret" not in caplog.text
 
 
 def test_a_lost_database_without_a_cluster_to_ask_is_held_and_left_as_it_is(
