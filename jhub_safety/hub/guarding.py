@@ -28,11 +28,15 @@ from jhub_safety.hub.watching import Watch
 from jhub_safety.hubdb import repair
 from jhub_safety.hubdb.guarding import Case, Decision, Row, Verdict
 from jhub_safety.hubdb.identity import Identity
+from jhub_safety.hubdb.records import read
+from jhub_safety.recovery.rebuild import Unclear
 
 #: Seconds between two looks of a hub that holds.
 HOLDING = 5.0
 #: Seconds between two attempts to make the database again.
 RETRY = 60.0
+#: Claims that are told one by one; of the others there is a number.
+UNCLEAR = 20
 _Result = TypeVar("_Result")
 
 
@@ -149,9 +153,25 @@ class HubGuard:
         story = _story(decision, done)
         self._app.log.warning("%s", story)
         self._tell("HubDatabaseRecovered", story)
-        for one in gathered.people.unclear:
-            self._app.log.warning("Claim %s: %s; nobody was made for it", one.claim, one.why)
+        self._say_unclear(gathered.people.unclear)
         return None
+
+    def _say_unclear(self, unclear: tuple[Unclear, ...]) -> None:
+        """Claims that name nobody. What a snapshot brought back may know whose they are."""
+        try:
+            records = read(self._app.db_url)
+        except Doubt as doubt:
+            self._app.log.warning("%s", doubt)
+            return
+        left = [one for one in unclear if not records.names(one.claim)]
+        for one in left[:UNCLEAR]:
+            self._app.log.warning("Claim %s: %s; nobody was made for it", one.claim, one.why)
+        if len(left) > UNCLEAR:
+            self._app.log.warning(
+                "%d more claims name nobody; they are listed, with the hub stopped, by: "
+                "jhub-safety db rebuild --unclear FILE",
+                len(left) - UNCLEAR,
+            )
 
     async def _restore(self, former: Identity | None) -> dict[str, Any] | None:
         backups = backups_of(self._app, self.hub.hub_name, self.hub.journal)

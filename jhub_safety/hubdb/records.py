@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import quote
 
 from jupyterhub import orm
 from sqlalchemy import (
@@ -29,6 +30,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from jhub_safety.errors import Doubt
+from jhub_safety.hubdb.engines import sqlite_file
 
 #: Key in a server's saved state: user names under which its claim may still be annotated.
 FORMER_USERS = "jhub_safety_former_users"
@@ -146,6 +148,10 @@ class HubRecords:
             return {}
         return {volume: name for volume, name in found.items() if isinstance(name, str)}
 
+    def names(self, claim: str) -> bool:
+        """Whether the record of any server names *claim*."""
+        return claim in self._by_claim
+
     def others_naming(self, claim: str, user: str, server: str, *, per_server: bool) -> str:
         """Another server whose record names *claim*, or ""."""
         for record in self._by_claim.get(claim, ()):
@@ -189,9 +195,9 @@ def opened(db_url: str) -> Iterator[Connection]:
     except SQLAlchemyError as error:
         raise Doubt("the hub's database cannot be read: its address is no URL") from error
     shown = url.render_as_string(hide_password=True)
-    if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
+    if (file := sqlite_file(url)) is not None:
         # mode=ro: opening a missing file would make an empty one, which a hub then starts on.
-        url = make_url(f"sqlite:///file:{url.database}?mode=ro&uri=true")
+        url = make_url(f"sqlite:///file:{quote(str(file))}?mode=ro&uri=true")
     try:
         engine = create_engine(url)
         try:

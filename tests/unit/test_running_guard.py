@@ -23,6 +23,7 @@ from jhub_safety.hub.guarding import HubGuard
 from jhub_safety.hub.watching import LOST_UNDER_IT, Watch
 from jhub_safety.hubdb.guarding import Row, Verdict
 from jhub_safety.hubdb.known import FiledKnown
+from jhub_safety.recovery.rebuild import Unclear
 from tests.unit.hub_database import add_user, opened
 
 USERS = 60
@@ -293,3 +294,18 @@ def test_a_lost_database_without_a_cluster_to_ask_is_held_and_left_as_it_is(
         file.name,
         f".{file.name}.jhub-safety",
     }
+
+
+def test_of_claims_that_name_nobody_those_are_told_that_no_record_names(hub, caplog):
+    """240 warnings after a restore, of homes whose owners were in the snapshot."""
+    user = hub.db.query(orm.User).first()
+    user.orm_spawners["lab"] = orm.Spawner(name="lab", state={"pvc_name": "claim-0"})
+    hub.db.commit()
+    unclear = tuple(Unclear(f"claim-{number}", "it names no user") for number in range(25))
+    with caplog.at_level(logging.WARNING):
+        HubGuard(GuardedHub(hub, None))._say_unclear(unclear)
+    told = [record.getMessage() for record in caplog.records]
+    assert told[:-1] == [
+        f"Claim claim-{number}: it names no user; nobody was made for it" for number in range(1, 21)
+    ]
+    assert told[-1].startswith("4 more claims name nobody")
