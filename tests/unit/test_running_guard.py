@@ -298,8 +298,7 @@ def test_a_lost_database_without_a_cluster_to_ask_is_held_and_left_as_it_is(
 
 def test_of_claims_that_name_nobody_those_are_told_that_no_record_names(hub, caplog):
     """240 warnings after a restore, of homes whose owners were in the snapshot."""
-    user = hub.db.query(orm.User).first()
-    user.orm_spawners["lab"] = orm.Spawner(name="lab", state={"pvc_name": "claim-0"})
+    hub.db.add(orm.Spawner(name="lab", user_id=1, state={"pvc_name": "claim-0"}))
     hub.db.commit()
     unclear = tuple(Unclear(f"claim-{number}", "it names no user") for number in range(25))
     with caplog.at_level(logging.WARNING):
