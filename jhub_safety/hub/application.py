@@ -52,6 +52,7 @@ def _before_database(app: JupyterHub) -> None:
     guard = guarding.wire(app, spawner_class if on_kubernetes else None)
     snapshots.wire(app, guard.hub.hub_name, guard.hub.journal)
     guard.before_database()
+    snapshots.before_upgrade(app, guard.hub.hub_name, guard.hub.journal)
 
 
 def finish(app: JupyterHub) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
-from collections.abc import Callable, Coroutine
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from jupyterhub.app import JupyterHub
 
 from jhub_safety import metrics
 from jhub_safety.errors import Doubt, SafetyError
+from jhub_safety.hub.apart import apart
 from jhub_safety.hub.guarded import GuardedHub
 from jhub_safety.hub.holding import Hold
 from jhub_safety.hub.recovering import (
@@ -37,29 +35,6 @@ HOLDING = 5.0
 RETRY = 60.0
 #: Claims that are told one by one; of the others there is a number.
 UNCLEAR = 20
-_Result = TypeVar("_Result")
-
-
-def apart(make: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
-    """Run a coroutine to its end in a thread of its own.
-
-    ``init_db`` is synchronous, and is called in the running loop.
-    """
-    found: list[_Result] = []
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            found.append(asyncio.run(make()))
-        except BaseException as error:  # noqa: BLE001 - raised again below, where it belongs
-            failed.append(error)
-
-    thread = threading.Thread(target=run, name="jhub-safety-guard", daemon=True)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return found[0]
 
 
 class HubGuard:

@@ -9,11 +9,16 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from jupyterhub import dbutil
 from jupyterhub.app import JupyterHub
 
-from jhub_safety.errors import Doubt
-from jhub_safety.hubdb import worker
+from jhub_safety.errors import Doubt, SafetyError
+from jhub_safety.hub.apart import apart
+from jhub_safety.hubdb import condition, worker
 from jhub_safety.hubdb.backup import Backups, DatabaseBackup
+from jhub_safety.hubdb.condition import State
 from jhub_safety.hubdb.identity import Identity
 from jhub_safety.journal import Journal
 
@@ -58,6 +63,44 @@ async def restore_newest(
     if former is not None:
         asked["former"] = [former.identity, former.epoch]
     return await worker.run(backups.request("restore", **asked), timeout=timeout)
+
+
+def before_upgrade(app: JupyterHub, hub_name: str, journal: str | None) -> None:
+    """A snapshot before the hub changes the schema of its database. Blocking.
+
+    JupyterHub keeps a copy of a SQLite file, and of other databases nothing (dbutil.py:131, 6.1.1).
+    One that cannot be made is an error in the log, and the hub starts all the same: what it would
+    lose is made again from the cluster.
+    """
+    if not app.upgrade_db:
+        return
+    arguments = app.db_kwargs.get("connect_args")
+    found = condition.look(app.db_url, thorough=False, connect_args=arguments)
+    if found.state is not State.USABLE or found.revision == _newest_revision(app.db_url):
+        return
+    backups = backups_of(app, hub_name, journal)
+    try:
+        made = apart(lambda: backups.run_once(tidy=False))
+    except SafetyError as error:
+        app.log.error(  # noqa: TRY400 - it says all there is to say
+            "The schema of the hub's database is upgraded without a snapshot of it before: %s",
+            error,
+        )
+    else:
+        name = made["snapshot"]["name"]
+        app.log.warning(
+            "The schema of the hub's database is upgraded. As it was before, it is snapshot %s; to "
+            "go back, with the former JupyterHub: jhub-safety db restore %s",
+            name,
+            name,
+        )
+
+
+def _newest_revision(url: str) -> str:
+    """What this JupyterHub's schema is called (orm.py:1527, 6.1.1)."""
+    with dbutil._temp_alembic_ini(url) as ini:
+        scripts = ScriptDirectory.from_config(Config(ini))
+        return str(scripts.get_heads()[0])
 
 
 def _never_made(settings: DatabaseBackup, where: str) -> bool:

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from tests.cluster.hubs import ADMIN, QUICK, UNHURRIED, Setup
+from tests.schemas import downgrade, revision
 
 pytestmark = [
     pytest.mark.cluster,
@@ -85,3 +86,39 @@ async def test_users_without_a_home_and_their_tokens_come_back_from_the_snapshot
     assert await space.pods() == labs
     await hub.stop_lab("ada")
     await hub.stop_lab("newcomer")
+
+
+async def test_a_hub_that_upgrades_its_schema_makes_a_snapshot_first_and_serves(
+    space_factory, hub_factory, tmp_path
+):
+    space = await space_factory()
+    folder = tmp_path / "snapshots"
+    folder.mkdir()
+    upgrading = (
+        _settings(folder)
+        + """
+import os, sys
+# JupyterHub runs the program "alembic".
+os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+c.JupyterHub.upgrade_db = True
+"""
+    )
+    hub = await hub_factory(space, Setup(extra=upgrading))
+    await hub.start()
+    home = await hub.start_lab("ada")
+    await _until(lambda: _verified(folder))
+    labs = await space.pods()
+    await hub.stop()
+    url = f"sqlite:///{hub.database}"
+    newest = revision(url)
+    before = {*_verified(folder)}
+
+    assert downgrade(url) != newest
+    mark = len(hub.log_text())
+    await hub.start()
+    assert revision(url) == newest
+    (made,) = {*_verified(folder)} - before
+    assert hub.log_lines("As it was before", made.name.removesuffix(".verified"), since=mark)
+    assert await space.pods() == labs
+    assert await space.home_of("ada") == home
+    await hub.stop_lab("ada")
