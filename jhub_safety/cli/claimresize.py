@@ -9,6 +9,7 @@ from typing import Any
 import click
 from rich.progress import Progress
 
+from jhub_safety import quantity
 from jhub_safety.cli.claimfilter import filter_options, look
 from jhub_safety.cli.connection import (
     Connection,
@@ -19,7 +20,6 @@ from jhub_safety.cli.connection import (
     with_connection,
 )
 from jhub_safety.plan import Plan
-from jhub_safety.volumes import quantity
 from jhub_safety.volumes.adopt import Outcome
 from jhub_safety.volumes.resizing import execute, growth_of, plan_resizes
 from jhub_safety.volumes.selection import Filter, Row, in_words

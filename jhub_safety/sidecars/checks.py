@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jhub_safety.errors import ConfigError
+from jhub_safety.sidecars import resources
 
 if TYPE_CHECKING:
     from jhub_safety.sidecars.server import DatabaseServer
@@ -33,7 +34,7 @@ def check(server: DatabaseServer, where: str) -> None:
     """Raises ConfigError: a value that cannot be used."""
     _check_names(server, where)
     _check_forms(server, where)
-    _check_resources(server.resources, f"{where}.resources")
+    resources.check(server.resources, f"{where}.resources")
     _check_texts(server.env, f"{where}.env")
     _check_args(server.args, f"{where}.args")
     _check_kept(server, where)
@@ -112,22 +113,6 @@ def _check_args(value: object, where: str) -> None:
     for number, one in enumerate(value):
         if not isinstance(one, str):
             raise ConfigError(f"{where}[{number}]: of type {type(one).__name__}; wanted: text")
-
-
-def _check_resources(value: object, where: str) -> None:
-    # The API server drops keys that it does not know, here without a word.
-    if not isinstance(value, Mapping) or set(value) - {"requests", "limits"}:
-        raise ConfigError(f"{where}: {value!r}; wanted: requests, limits, or both")
-    for key, amounts in value.items():
-        if not isinstance(amounts, Mapping) or any(
-            not isinstance(name, str)
-            or isinstance(one, bool)
-            or not isinstance(one, str | int | float)
-            for name, one in amounts.items()
-        ):
-            raise ConfigError(
-                f"{where}.{key}: {amounts!r}; wanted: such as {{'memory': '512Mi', 'cpu': '1'}}"
-            )
 
 
 def _check_kept(server: DatabaseServer, where: str) -> None:

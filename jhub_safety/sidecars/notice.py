@@ -283,7 +283,9 @@ def _of(container: Mapping[str, Any], server: DatabaseServer) -> Notice | None:
     if waiting in _WAITING:
         return _notice("pull" if "mage" in waiting else "image", server)
     ended = state.get("terminated") or last.get("terminated")
-    if not ended:
+    # The kubelet writes 137 where it lost sight of a container, too (kubelet_pods.go): nobody knows
+    # then how it ended.
+    if not ended or ended.get("reason") == "ContainerStatusUnknown":
         return None
     message = ended.get("message") or ""
     if keeper := _KEEPER.findall(message):

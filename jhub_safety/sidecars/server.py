@@ -7,7 +7,7 @@ A kind is a subclass of :class:`DatabaseServer`, about a page long; see
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from importlib import import_module
 from types import MappingProxyType
@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from jhub_safety.errors import ConfigError
 from jhub_safety.sidecars.checks import check, plain_option
+from jhub_safety.sidecars.resources import Resources, laid_over
 
 WHERE = "SafeKubeSpawner.databases"
 #: Below it, a folder for each server. Outside of every path that an image declares as VOLUME:
@@ -73,7 +74,8 @@ class DatabaseServer:
     overrides: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
     #: The folder in the claim that holds the data.
     folder: str = "data"
-    resources: Mapping[str, Mapping[str, str]] = field(
+    #: An entry's amounts are laid over these, one by one.
+    resources: Resources = field(
         default_factory=lambda: MappingProxyType(
             {
                 "requests": {"memory": "64Mi", "cpu": "0.01"},
@@ -187,7 +189,12 @@ class DatabaseServer:
                 hint = f" Did you mean {near[0]!r}?" if near else ""
                 raise ConfigError(f"{where}: {key!r} is not a key of an entry.{hint}")
         given.setdefault("name", cls.kind)
+        # What is said of them is laid over the kind's own: a subclass may have others.
+        resources = given.pop("resources", None)
         server = cls(**given)
+        if resources is not None:
+            amounts = laid_over(server.resources, resources, f"{where}.resources")
+            server = replace(server, resources=amounts)
         server.check(where)
         return server
 

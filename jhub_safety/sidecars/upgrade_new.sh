@@ -33,6 +33,7 @@ end() {
     case $1 in upgraded | already | nothing) exit 0 ;; *) exit 1 ;; esac
 }
 
+# shellcheck disable=SC2329 # by the traps
 leave() {
     : >"$share/end"
     [ -z "$pulse" ] || kill "$pulse" 2>/dev/null
@@ -222,10 +223,10 @@ make_the_new_one() {
     mine=1
     echo "$is $kept $sum" >"$upgrading" && flush
     name_the_account
+    set -- --pgdata="$new" --username="$first" --auth=trust --no-sync \
+        --encoding="$encoding" --lc-collate="$collate" --lc-ctype="$ctype"
     # As the official entrypoint has it: a hub's own arguments are written for a shell.
-    eval 'initdb --pgdata="$new" --username="$first" --auth=trust --no-sync \
-        --encoding="$encoding" --lc-collate="$collate" --lc-ctype="$ctype" \
-        '"${POSTGRES_INITDB_ARGS:-}" || end initdb
+    eval 'initdb "$@" '"${POSTGRES_INITDB_ARGS:-}" || end initdb
     printf '\nhost all all all %s\n' "${POSTGRES_HOST_AUTH_METHOD:-trust}" >>"$new/pg_hba.conf"
     mkdir -p "$share/new"
     # /dev/shm has 64 MB in a container: too little for several processes that make one index.

@@ -12,6 +12,7 @@ share=/run/jhub-safety-upgrade
 copy=/scratch/data
 server=
 
+# shellcheck disable=SC2329 # by the traps
 leave() {
     [ -z "$server" ] || kill -s QUIT "$server" 2>/dev/null
 }

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from jhub_safety import owner as marks
+from jhub_safety import quantity
 from jhub_safety.cluster.claims import Claim
 from jhub_safety.cluster.storageclasses import StorageClass
 from jhub_safety.errors import Doubt
 from jhub_safety.finding import Finding, Severity
-from jhub_safety.volumes import quantity
 from jhub_safety.volumes.declared import ExtraVolume
 from jhub_safety.volumes.growing import differences
 from jhub_safety.volumes.selection import is_of

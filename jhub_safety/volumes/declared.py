@@ -9,8 +9,8 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
+from jhub_safety import quantity
 from jhub_safety.errors import ConfigError
-from jhub_safety.volumes import quantity
 from jhub_safety.volumes.names import Generation
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
+from jhub_safety import quantity
 from jhub_safety.cluster.claims import Claim
-from jhub_safety.volumes import quantity
 
 #: What the API server's conditions on a claim mean to a person.
 _CONDITIONS = {

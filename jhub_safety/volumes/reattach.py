@@ -39,10 +39,10 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from jhub_safety import owner as marks
+from jhub_safety import quantity
 from jhub_safety.cluster.claims import Claim
 from jhub_safety.cluster.volumes import RETAIN, Volume
 from jhub_safety.plan import Action, Kind, Plan, Refusal
-from jhub_safety.volumes import quantity
 from jhub_safety.volumes.exported import Entry, Export, handle, in_words
 from jhub_safety.volumes.relation import owner_of
 from jhub_safety.volumes.remake import REATTACHED, Target, request, size, wanted

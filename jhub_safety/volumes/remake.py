@@ -10,10 +10,10 @@ from typing import Any
 from kubernetes_asyncio import client as kube
 
 from jhub_safety import owner as marks
+from jhub_safety import quantity
 from jhub_safety.cluster.claims import Claim
 from jhub_safety.cluster.volumes import RETAIN
 from jhub_safety.owner import label_value
-from jhub_safety.volumes import quantity
 from jhub_safety.volumes.exported import Entry, Export
 
 #: On a volume that was given to a new claim: the uid of the claim in the file. By it the same file

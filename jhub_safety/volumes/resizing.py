@@ -6,11 +6,12 @@ from collections.abc import Callable, Collection, Iterable
 from fractions import Fraction
 
 from jhub_safety import owner as marks
+from jhub_safety import quantity
 from jhub_safety.cluster.claims import ClaimsApi
 from jhub_safety.errors import Conflict, Doubt
 from jhub_safety.journal import Journal
 from jhub_safety.plan import Action, Plan, Refusal
-from jhub_safety.volumes import growing, quantity
+from jhub_safety.volumes import growing
 from jhub_safety.volumes.adopt import Outcome
 from jhub_safety.volumes.growing import Size
 from jhub_safety.volumes.selection import EXTRA, HOME, Row, is_of, is_of_another, is_protected

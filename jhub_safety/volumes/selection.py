@@ -9,9 +9,9 @@ from fractions import Fraction
 from types import MappingProxyType
 
 from jhub_safety import owner as marks
+from jhub_safety import quantity
 from jhub_safety.cluster.claims import Claim
 from jhub_safety.owner import Owner, label_value
-from jhub_safety.volumes import quantity
 from jhub_safety.volumes.declared import ExtraVolume
 from jhub_safety.volumes.names import Generation, Place
 from jhub_safety.volumes.slugs import StyleName

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from jhub_safety import quantity
 from jhub_safety.errors import SafetyError
-from jhub_safety.volumes import quantity
 
 _MODES = frozenset({"ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"})
 VOLUME_MODES = frozenset({"Filesystem", "Block"})

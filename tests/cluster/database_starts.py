@@ -12,6 +12,7 @@ import aiohttp
 
 from tests.cluster.databases import (
     POSTGRES,
+    CommandFailed,
     LabPod,
 )
 from tests.cluster.hubs import Hub
@@ -99,8 +100,19 @@ async def counted(hub: Hub) -> dict[str, float]:
 
 
 async def _events(hub: Hub) -> list[Any]:
-    found = await hub.space._core.list_namespaced_event(hub.space.name)
+    """Of claims: the hub's own database has events as well."""
+    found = await hub.space._core.list_namespaced_event(
+        hub.space.name, field_selector="involvedObject.kind=PersistentVolumeClaim"
+    )
     return [one for one in found.items if one.reason.startswith("Database")]
+
+
+async def events_of(hub: Hub, claim: str, reason: str) -> list[Any]:
+    return [
+        one
+        for one in await _events(hub)
+        if (one.involved_object.name, one.reason) == (claim, reason)
+    ]
 
 
 def check_told_everywhere(told: Told, code: str, words: str, claim: str) -> None:
@@ -152,6 +164,17 @@ async def make_stored(
     volume = await volume_on_node(cluster, hub.space, name)
     put_back(volume, template)
     return Stored(user, name, volume, template)
+
+
+async def sql_until_up(pod: LabPod, statement: str) -> str:
+    """Ask a server that may still be on its way, or have one more recovery to go through."""
+    async with asyncio.timeout(120):
+        while True:
+            try:
+                return await pod.sql(statement)
+            except (CommandFailed, aiohttp.WSServerHandshakeError):
+                # The latter: its container is between two runs.
+                await asyncio.sleep(0.3)
 
 
 async def rows(hub: Hub, user: str) -> str:

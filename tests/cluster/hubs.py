@@ -193,16 +193,19 @@ class Hub(HubProcess):
         async with await self.login(user) as client:
             await client.stop_server(server)
 
-    async def refusal(self, user: str, server: str = "") -> Page:
-        """Press "Start My Server" in a browser; the page that says why it was not started."""
+    async def refusal(self, user: str, server: str = "", *, stops: bool = False) -> Page:
+        """Press "Start My Server" in a browser; the page that says why it was not started.
+
+        *stops*: a pod was made before, which the hub takes down again meanwhile.
+        """
         path = f"spawn/{quote(user, safe='@')}/{server}".rstrip("/")
         async with await self.login(user) as client:
             page = Page(*await client.page(f"hub/{path}"))
             async with asyncio.timeout(30):
                 # A refusal that takes longer than a second: the browser waits on this page.
                 while page.status < 400:
-                    # "is stopping": one that was refused after its pod had been made.
-                    assert "is starting up" in page.text or "stopping" in page.text, page.text
+                    stopping = stops and "is stopping" in page.text
+                    assert "is starting up" in page.text or stopping, page.text
                     await asyncio.sleep(0.1)
                     page = Page(*await client.page(f"hub/{path.replace('spawn', 'spawn-pending')}"))
         return page

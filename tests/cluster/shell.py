@@ -1,4 +1,4 @@
-"""An operator's shell beside a hub: `jhub-safety claims ...` with an administrator's rights."""
+"""An operator's shell beside a hub: `jhub-safety ...` with an administrator's rights."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tests.cluster.hubs import Hub
 from tests.cluster.space import ROOT
 
-TIMEOUT = 120.0
+TIMEOUT = 180.0
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,14 @@ class Answer:
 class Shell:
     """*directory* is where the journal is."""
 
+    #: The commands are of this group.
+    group: ClassVar[str] = "claims"
+
     hub: Hub
     directory: Path
 
     async def begin(self, *arguments: str) -> asyncio.subprocess.Process:
-        """`jhub-safety claims ...` with the rights and options of an operator, not waited for."""
+        """A command with the rights and options of an operator, not waited for."""
         command, *rest = arguments
         where = (
             f"--config={self.hub.config}",
@@ -48,7 +51,7 @@ class Shell:
             f"--db-url=sqlite:///{self.hub.database}",
         )
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "jhub_safety", "claims", command, *where, *rest),
+            *(sys.executable, "-m", "jhub_safety", self.group, command, *where, *rest),
             cwd=ROOT,
             env={
                 **os.environ,
@@ -70,6 +73,8 @@ class Shell:
             if process.returncode is None:
                 process.kill()
         assert process.returncode is not None
+        # For what a failed test shows.
+        print(f"$ jhub-safety {self.group} {' '.join(arguments)}\n{err.decode()}{out.decode()}")
         assert b"Traceback" not in err, err.decode()
         return Answer(process.returncode, out.decode(), err.decode())
 

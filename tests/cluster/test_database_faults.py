@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
@@ -19,10 +20,13 @@ from tests.cluster.database_starts import (
     Stored,
     begin,
     check_told_everywhere,
+    events_of,
     make_stored,
     rows,
+    sql_until_up,
 )
 from tests.cluster.databases import (
+    POSTGRES,
     POSTGRES_IMAGE,
     CommandFailed,
     LabPod,
@@ -203,14 +207,59 @@ async def test_a_server_that_takes_longer_than_its_deadline_is_told_and_comes_al
     assert told.counted == {"late": 1.0}
     assert "had not answered after 1 s" in told.said()[0]
     pod = await LabPod.of(hub.space, "tardy")
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                assert await pod.sql("SELECT 1") == "1"
-                break
-            except CommandFailed:
-                await asyncio.sleep(0.3)
+    assert await sql_until_up(pod, "SELECT 1") == "1"
     await hub.stop_lab("tardy")
+
+
+#: Half a gigabyte, sorted in memory.
+_SORT = (
+    "SET work_mem = '2GB'; SELECT max(text) FROM ("
+    "SELECT repeat(md5(n::text), 32) AS text FROM generate_series(1, 500000) AS n"
+    " ORDER BY 1 OFFSET 1) AS sorted"
+)
+
+
+async def test_a_server_that_the_kernel_kills_for_want_of_memory_comes_back_with_every_row(
+    hub: Hub, whole: Stored
+):
+    entry = {
+        "resources": {"limits": {"memory": "128Mi"}},
+        # With cgroup 2 all of a container's processes are killed together. With cgroup 1 it is
+        # the session alone, after which PostgreSQL would begin anew within its container.
+        "args": ["-c", "restart_after_crash=off"],
+    }
+    told = await begin(hub, whole.user, entry)
+    assert (told.ready, told.counted) == (True, {})
+    pod = await LabPod.of(hub.space, whole.user)
+    before, mark = await pod.statuses(), len(hub.log_text())
+    assert before[POSTGRES]["restartCount"] == 0
+    await pod.sql("INSERT INTO kept SELECT generate_series(1001, 1100)")
+
+    with pytest.raises((CommandFailed, aiohttp.ClientError)):
+        await pod.sql(_SORT)
+
+    async with asyncio.timeout(120):
+        while (await pod.statuses())[POSTGRES]["restartCount"] == 0:
+            await asyncio.sleep(0.2)
+    # Nobody does anything: the server is back.
+    assert await sql_until_up(pod, "SELECT count(*), max(n) FROM kept") == "1100|1100"
+    after = await pod.statuses()
+    assert after[POSTGRES]["lastState"]["terminated"]["reason"] == "OOMKilled"
+    assert after["notebook"]["containerID"] == before["notebook"]["containerID"]
+    assert after["notebook"]["ready"]
+    # The hub looks at each lab every 30 s.
+    async with asyncio.timeout(60):
+        while not hub.log_lines("Database postgres of", "it was killed", since=mark):
+            await asyncio.sleep(0.5)
+    [line] = hub.log_lines("Database postgres of", since=mark)
+    assert whole.claim in line
+    assert "raise resources.limits.memory" in line
+    async with asyncio.timeout(20):
+        while not (events := await events_of(hub, whole.claim, "DatabaseKilled")):
+            await asyncio.sleep(0.1)
+    assert "it was killed" in events[-1].message
+    assert await rows(hub, whole.user) == "1100"
+    await hub.stop_lab(whole.user)
 
 
 @pytest.mark.parametrize(

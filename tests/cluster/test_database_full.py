@@ -19,6 +19,7 @@ from tests.cluster.database_starts import (
     counted,
     make_stored,
     rows,
+    sql_until_up,
 )
 from tests.cluster.databases import (
     POSTGRES_IMAGE,
@@ -47,13 +48,17 @@ SMALL = {
     "reserve_mib": 4,
 }
 SMALL_MIB = 64
+#: What a server has said is in the pod's status until its next restart: to be seen before that.
+OFTEN = """
+c.KubeSpawner.poll_interval = 5
+"""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def hub(space, hub_factory, cluster, database_images) -> Hub:
     node_pid(cluster)
     database_images(POSTGRES_IMAGE)
-    extra = light_with_databases(cluster) + BY_OPTIONS
+    extra = light_with_databases(cluster) + BY_OPTIONS + OFTEN
     made = await hub_factory(space, Setup(extra=extra))
     await made.start()
     return made
@@ -75,12 +80,12 @@ async def test_a_full_volume_gives_its_reserve_keeps_its_rows_and_grows(
         assert not reserve.exists()
         # The user deletes rows in the very lab in which it happened.
         pod = await LabPod.of(hub.space, full.user)
-        assert await _ask_until_up(pod, "SELECT count(*) FROM kept") == "1000"
-        assert int(await _ask_until_up(pod, "SELECT count(*) FROM filling")) >= written > 0
+        assert await sql_until_up(pod, "SELECT count(*) FROM kept") == "1000"
+        assert int(await sql_until_up(pod, "SELECT count(*) FROM filling")) >= written > 0
         assert "disk-full" in await counted(hub) or await _told_by_a_poll(hub, full.user)
         # Few at once: what is deleted is logged first, page by page. Then what needs no room.
-        await _ask_until_up(pod, "DELETE FROM filling WHERE n IN (SELECT n FROM filling LIMIT 50)")
-        await _ask_until_up(pod, "TRUNCATE filling")
+        await sql_until_up(pod, "DELETE FROM filling WHERE n IN (SELECT n FROM filling LIMIT 50)")
+        await sql_until_up(pod, "TRUNCATE filling")
         await hub.stop_lab(full.user)
 
         # With room again, the reserve is made again.
@@ -121,24 +126,6 @@ async def test_a_full_volume_gives_its_reserve_keeps_its_rows_and_grows(
         await hub.stop_lab(full.user)
 
 
-async def _ask(pod: LabPod, statement: str) -> str:
-    """As `sql`, where the server's container may be between two runs."""
-    try:
-        return await pod.sql(statement)
-    except aiohttp.WSServerHandshakeError as error:
-        raise CommandFailed(str(error)) from error
-
-
-async def _ask_until_up(pod: LabPod, statement: str) -> str:
-    """It may have one more recovery to go through before it has its reserve."""
-    async with asyncio.timeout(120):
-        while True:
-            try:
-                return await _ask(pod, statement)
-            except CommandFailed:
-                await asyncio.sleep(0.3)
-
-
 def _fill_up(file: Path) -> None:
     with file.open("ab", buffering=0) as ballast:
         try:
@@ -164,19 +151,19 @@ async def _fill(hub: Hub, full: Stored) -> int:
     # A table that cannot grow is an error; a write-ahead log that cannot is the server's end.
     async with asyncio.timeout(120):
         while (full.volume / ".jhub-safety-reserve").exists():
-            with suppress(CommandFailed):
-                await _ask(
-                    pod,
+            # The latter: the server's container is between two runs.
+            with suppress(CommandFailed, aiohttp.WSServerHandshakeError):
+                await pod.sql(
                     "SELECT pg_logical_emit_message(false, 'x', repeat('x', 1000000)) "
-                    "FROM generate_series(1, 64)",
+                    "FROM generate_series(1, 64)"
                 )
             await asyncio.sleep(0.1)
-    await _ask_until_up(pod, "SELECT 1")
+    await sql_until_up(pod, "SELECT 1")
     return written
 
 
 async def _told_by_a_poll(hub: Hub, user: str) -> bool:
-    """The hub looks at each lab every 30 s."""
+    """The hub looks at each lab every few seconds."""
     async with asyncio.timeout(60):
         while not (hub.log_lines("Database postgres of", user, "The reserve has been given")):
             await asyncio.sleep(0.5)

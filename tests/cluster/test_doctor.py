@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sqlite3
 import sys
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -30,6 +32,9 @@ SEE = [{"apiGroups": ["storage.k8s.io"], "resources": ["storageclasses"], "verbs
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def hub(space, hub_factory) -> Hub:
     made = await hub_factory(space, Setup(extra=QUICK + WRONG))
+    # As doctor recommends it: all that it finds now is about storage classes.
+    with closing(sqlite3.connect(made.database)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
     await made.start()
     return made
 
@@ -66,9 +71,7 @@ async def test_an_operator_is_told_of_a_class_that_is_not_there(hub: Hub):
 
 async def test_a_hub_without_the_right_says_so_in_one_line_and_serves(hub: Hub):
     code, found = await doctor(hub, hub.environment["KUBECONFIG"])
-    of_classes = [one["code"] for one in found if one["code"].startswith("class")]
-    assert (code, of_classes) == (0, ["classes-not-seen"])
-    assert "check-failed" not in {one["code"] for one in found}
+    assert (code, [one["code"] for one in found]) == (0, ["classes-not-seen"])
     await _until_logged(hub, "classes-not-seen", "KUBECONFIG")
     assert not hub.log_lines("class-unknown")
 

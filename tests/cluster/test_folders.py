@@ -229,7 +229,7 @@ async def test_a_new_user_gets_todays_folder(homes: Claim):
 async def _refused(homes: Claim, user: str, *words: str) -> None:
     """The start is refused, says so, and leaves neither a folder nor a lab."""
     before, mark = await homes.listing(), len(homes.hub.log_text())
-    page = await homes.hub.refusal(user)
+    page = await homes.hub.refusal(user, stops=True)
     assert page.status == 409
     assert "Nothing was lost" in page.text
     assert homes.hub.log_lines("not started", *words, since=mark)

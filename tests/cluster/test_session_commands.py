@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import pytest
 import pytest_asyncio
@@ -17,8 +14,9 @@ from jhub_safety.control import socket_path
 from jhub_safety.sessions.model import Server
 from tests.cluster.audit import CLAIMS
 from tests.cluster.faults import FaultProxy, Rule, status
-from tests.cluster.hubs import QUICK, Hub, Setup
-from tests.cluster.space import ROOT, Home
+from tests.cluster.hubs import QUICK, Setup
+from tests.cluster.shell import Shell
+from tests.cluster.space import Home
 from tests.cluster.test_startup import POD, POD_LIST
 
 pytestmark = [
@@ -27,7 +25,6 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
-TIMEOUT = 180.0
 DELETES = ("delete", "deletecollection")
 #: What is gone stays so until a command comes: no polls, and no pass but the first.
 CALM = (
@@ -42,57 +39,17 @@ LAB = "jupyter-{}".format
 
 
 @dataclass(frozen=True)
-class Answer:
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@dataclass(frozen=True)
-class Site:
+class Site(Shell):
     """The hub, and the shell of an operator beside it."""
 
-    hub: Hub
-    directory: Path
+    group: ClassVar[str] = "sessions"
+
     #: Claims of labs that were started, by server.
     homes: dict[str, Home] = field(default_factory=dict)
 
     @property
     def socket(self) -> Path:
         return socket_path(self.hub.space.name)
-
-    async def run(self, command: str, *rest: str, answer: str = "") -> Answer:
-        """`jhub-safety sessions ...` with the rights and options of an operator."""
-        where = [f"--config={self.hub.config}", f"--namespace={self.hub.space.name}"]
-        if self.hub.database.exists():
-            where.append(f"--db-url=sqlite:///{self.hub.database}")
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "jhub_safety", "sessions", command, *where, *rest),
-            cwd=ROOT,
-            env={
-                **os.environ,
-                **self.hub.environment,
-                "KUBECONFIG": str(self.hub.cluster.kubeconfig),
-                "XDG_STATE_HOME": str(self.directory),
-            },
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            async with asyncio.timeout(TIMEOUT):
-                out, err = await process.communicate(answer.encode())
-        finally:
-            if process.returncode is None:
-                process.kill()
-        assert process.returncode is not None
-        print(f"$ jhub-safety sessions {command} {' '.join(rest)}\n{err.decode()}{out.decode()}")
-        assert b"Traceback" not in err, err.decode()
-        return Answer(process.returncode, out.decode(), err.decode())
 
     async def verdicts(self) -> dict[str, str]:
         said = await self.run("list", "--json")

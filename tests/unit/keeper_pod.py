@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -33,6 +34,10 @@ echo up >>$FAKE/log
 : >$FAKE/up
 while :; do sleep 0.05; done
 """
+
+#: Tests that are killed clean up nothing: then their end of the pipe closes, and the containers'
+#: processes end with them. A line says that there is nothing to end any more.
+GUARD = 'read -r _ || kill -s KILL -- "-$1"'
 
 
 @pytest.fixture(params=SHELLS)
@@ -67,6 +72,7 @@ class Pod:
     shell: list[str]
     environment: dict[str, str] = field(default_factory=dict)
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    guards: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for one in ("volume", "fake", "state"):
@@ -123,16 +129,40 @@ class Pod:
         """A container begins."""
         (self.folder / "message").unlink(missing_ok=True)
         (self.fake / "up").unlink(missing_ok=True)
-        started = subprocess.Popen(
-            [*self.shell, "-c", KEEPER, "jhub-safety", *self.shell, str(self.fake / "server")],
-            env=self.environment,
-            stdout=(self.folder / "output").open("wb"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            user=user,
-        )
+        return self.begin(KEEPER, str(self.fake / "server"), user=user)
+
+    def begin(
+        self, script: str, *server: str, user: int | None = None, **environment: str
+    ) -> subprocess.Popen[bytes]:
+        """A process that ends with the test, and with what it has started."""
+        with (self.folder / "output").open("wb") as output:
+            started = subprocess.Popen(
+                [*self.shell, "-c", script, "jhub-safety", *self.shell, *server],
+                env={**self.environment, **environment},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                user=user,
+            )
         self.running.append(started)
+        self.guards.append(
+            subprocess.Popen(
+                ["sh", "-c", GUARD, "guard", str(started.pid)],
+                stdin=subprocess.PIPE,
+                start_new_session=True,
+            )
+        )
         return started
+
+    def end(self) -> None:
+        """Every process of its containers, whoever has started it."""
+        for one in self.running:
+            # The group outlives its first process as long as another one is in it.
+            with suppress(ProcessLookupError):
+                os.killpg(one.pid, signal.SIGKILL)
+            one.wait()
+        for one in self.guards:
+            one.communicate(b"\n")
 
     def until_ready(self) -> subprocess.Popen[bytes]:
         started = self.run()
@@ -163,13 +193,10 @@ class Pod:
 @pytest.fixture
 def pod(tmp_path: Path, shell: list[str]) -> Iterator[Pod]:
     made = Pod(tmp_path, shell)
-    yield made
-    for one in made.running:
-        try:
-            os.killpg(one.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-        one.wait()
+    try:
+        yield made
+    finally:
+        made.end()
 
 
 def a_pod_with_data(pod: Pod) -> dict[str, str]:

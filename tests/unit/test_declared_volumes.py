@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jhub_safety import quantity
 from jhub_safety.errors import ConfigError
-from jhub_safety.volumes import quantity
 from jhub_safety.volumes.declared import WHERE, ExtraVolume, Override, parse_all
 
 NAME = "data-{owner_slug}-{owner_hash}"

@@ -276,25 +276,81 @@ def test_the_table(asked, claims, row, verdict):
     if verdict is CREATE:
         assert decision.name == asked.name
     if verdict is REFUSE:
+        # What is gone can only be given up; everything else is to be looked at.
+        explain = f"claims explain {asked.owner.arguments}"
+        assert (decision.command == explain) is (row is not Row.GONE)
         assert all(one.name in decision.why for one in decision.claims)
         assert asked.volume.name in decision.why
 
 
 @pytest.mark.parametrize(
-    ("asked", "claims", "told"),
+    ("asked", "claims", "told", "command"),
     [
-        (wanted(saved="postgres-alice"), [], "data was here and is missing"),
-        (wanted(), [marked(BOB)], "claim postgres-alice is bob of hub hub's"),
-        (wanted(), [recipes(user="bob")], "is bob's"),
-        (wanted(), [marked(), marked(name="two")], "2 claims may be volume postgres-{username} of"),
-        (wanted(ERIN), [claim("postgres-erin-40school-2eedu")], "may be erin-40school-2eedu under"),
-        (wanted(), [marked(deleting=True)], "is being deleted"),
-        (wanted(), [marked(phase="Lost")], "has lost its volume"),
+        pytest.param(
+            wanted(saved="postgres-alice"),
+            [],
+            "data was here and is missing",
+            "claims forget postgres-alice --user=alice --volume='postgres-{username}'",
+            id="gone",
+        ),
+        pytest.param(
+            wanted(GPU, PER_SERVER, saved="db-alice--gpu"),
+            [],
+            "data was here and is missing",
+            "claims forget db-alice--gpu --user=alice --server=gpu --volume='db-{user_server}'",
+            id="gone, of a named server",
+        ),
+        pytest.param(
+            wanted(),
+            [marked(BOB)],
+            "claim postgres-alice is bob of hub hub's",
+            "claims explain alice",
+            id="taken",
+        ),
+        pytest.param(
+            wanted(), [recipes(user="bob")], "is bob's", "claims explain alice", id="the recipe's"
+        ),
+        pytest.param(
+            wanted(),
+            [marked(), marked(name="two")],
+            "2 claims may be volume postgres-{username} of",
+            "claims explain alice",
+            id="several",
+        ),
+        pytest.param(
+            wanted(ERIN),
+            [claim("postgres-erin-40school-2eedu")],
+            "may be erin-40school-2eedu under",
+            "claims explain erin@school.edu",
+            id="unproven",
+        ),
+        pytest.param(
+            wanted(),
+            [marked(deleting=True)],
+            "is being deleted",
+            "claims explain alice",
+            id="terminating",
+        ),
+        pytest.param(
+            wanted(),
+            [marked(phase="Lost")],
+            "has lost its volume",
+            "claims explain alice",
+            id="lost",
+        ),
+        pytest.param(
+            wanted(GPU, PER_SERVER),
+            [recipes("db-alice--gpu", "bob")],
+            "is bob's",
+            "claims explain alice gpu",
+            id="of a named server",
+        ),
     ],
-    ids=["gone", "taken", "the recipe's", "several", "unproven", "terminating", "lost"],
 )
-def test_a_refusal_says_why(asked, claims, told):
-    assert told in decided(asked, *claims).why
+def test_a_refusal_says_why_and_names_the_one_command(asked, claims, told, command):
+    decision = decided(asked, *claims)
+    assert told in decision.why
+    assert decision.command == command
 
 
 def test_a_claim_that_was_adopted_keeps_what_told_whose_it_is():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jhub_safety.volumes import quantity
+from jhub_safety import quantity
 from jhub_safety.volumes.growing import Size, compare, conditions, differences
 from tests.unit.given import claim
 

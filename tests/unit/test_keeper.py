@@ -7,13 +7,11 @@ import shlex
 import shutil
 import signal
 import stat
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.unit.keeper_pod import (
-    DEADLINE,
     KEEPER,
     NOBODY,
     Pod,
@@ -296,17 +294,15 @@ def test_a_server_that_was_ready_is_not_held_when_it_ends(pod: Pod):
 def test_two_pods_never_open_one_data_folder(pod: Pod):
     pod.until_ready()
     before = contents(pod.data)
-    other = subprocess.Popen(
-        [*pod.shell, "-c", KEEPER.replace("lock 20", "lock 1"), "x", "false"],
-        env={
-            **pod.environment,
-            "JHS_STATE": str(pod.folder / "state2"),
-            "JHS_MESSAGE": str(pod.folder / "message2"),
-            "JHS_STALE": "rm $JHS_DATA/*",
-        },
-        stdout=subprocess.DEVNULL,
+    other = pod.begin(
+        KEEPER.replace("lock 20", "lock 1"),
+        "-c",
+        "false",
+        JHS_STATE=str(pod.folder / "state2"),
+        JHS_MESSAGE=str(pod.folder / "message2"),
+        JHS_STALE="rm $JHS_DATA/*",
     )
-    assert other.wait(DEADLINE) == 1
+    assert pod.ends(other) == 1
     assert (pod.folder / "message2").read_text() == "jhub-safety busy\n"
     assert contents(pod.data) == before
 

@@ -185,6 +185,11 @@ def codes(*containers) -> list[str]:
         pytest.param(before(), ["ended"], id="without a word"),
         pytest.param(before("", 137, "OOMKilled"), ["killed"], id="out of memory"),
         pytest.param(before("LOG: ready\n", 137), ["killed"], id="killed"),
+        pytest.param(
+            before("The container could not be located", 137, "ContainerStatusUnknown"),
+            [],
+            id="the kubelet lost sight of it",
+        ),
         # It does not come to run at all.
         *(
             pytest.param(waits(reason), ["pull"], id=reason)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jhub_safety.volumes import quantity
+from jhub_safety import quantity
 
 #: Written out: nothing is shared with the code that is tested.
 TABLE = {

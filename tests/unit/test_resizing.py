@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jhub_safety import owner as marks
+from jhub_safety import quantity
 from jhub_safety.errors import Conflict, Doubt
 from jhub_safety.journal import Journal
-from jhub_safety.volumes import quantity
 from jhub_safety.volumes.declared import parse_all
 from jhub_safety.volumes.resizing import execute, growth_of, plan_resizes
 from tests.unit.claim_rows import ENTRY, extra, home, known, names, recipes, rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from types import ModuleType
 from typing import ClassVar
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from jhub_safety.errors import ConfigError
 from jhub_safety.sidecars.mysql import MariaDB, MySQL
 from jhub_safety.sidecars.postgres import Postgres
+from jhub_safety.sidecars.resources import Resources
 from jhub_safety.sidecars.server import KINDS, WHERE, DatabaseServer, kind_of, parse_servers
 
 SECRET = "hunter2-and-more"
@@ -33,7 +34,15 @@ class Overlooked(Own):
     image: str = "overlooked:1"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Roomy(Own):
+    resources: Resources = field(
+        default_factory=lambda: {"requests": {"memory": "256Mi"}, "limits": {"memory": "1Gi"}}
+    )
+
+
 OWN = f"{__name__}.Own"
+ROOMY = f"{__name__}.Roomy"
 
 
 def entry(kind="postgres", **keys):
@@ -83,7 +92,10 @@ EVERY = {
     "access_modes": ["ReadWriteMany"],
     "overrides": {"users": {"ada": {"capacity": "9Gi"}}},
     "folder": "pg_data.16",
-    "resources": {"limits": {"memory": "1Gi", "cpu": 2}},
+    "resources": {
+        "requests": {"memory": "128Mi", "cpu": 0.5},
+        "limits": {"memory": "1Gi", "cpu": 2},
+    },
     "env": {"TZ": "UTC"},
     "args": ["-c", "max_connections=20"],
     "user": "student",
@@ -110,6 +122,73 @@ def test_class_is_short_for_storage_class():
 @pytest.mark.parametrize("key", sorted(EVERY))
 def test_a_helm_value_that_is_set_to_nothing_is_the_default(key):
     assert one(**{key: None}) == one()
+
+
+REQUESTS = {"memory": "64Mi", "cpu": "0.01"}
+LIMITS = {"memory": "512Mi", "cpu": "1"}
+
+
+@pytest.mark.parametrize(
+    ("given_", "requests", "limits"),
+    [
+        pytest.param({}, REQUESTS, LIMITS, id="nothing is said"),
+        pytest.param(
+            {"limits": {"memory": "1Gi"}},
+            REQUESTS,
+            {"memory": "1Gi", "cpu": "1"},
+            id="one limit, and the requests stay",
+        ),
+        pytest.param(
+            {"requests": {"cpu": "0.5"}},
+            {"memory": "64Mi", "cpu": "0.5"},
+            LIMITS,
+            id="one request, and the limits stay",
+        ),
+        pytest.param(
+            {"limits": {"ephemeral-storage": "1Gi"}},
+            REQUESTS,
+            {**LIMITS, "ephemeral-storage": "1Gi"},
+            id="one that has no default",
+        ),
+        pytest.param({"limits": {}}, REQUESTS, LIMITS, id="an empty section says nothing"),
+        pytest.param(
+            {"limits": {"cpu": None}}, REQUESTS, {"memory": "512Mi"}, id="one limit is taken away"
+        ),
+        pytest.param({"limits": None}, REQUESTS, None, id="all limits are taken away"),
+        pytest.param({"requests": None}, None, LIMITS, id="all requests are taken away"),
+        pytest.param({"requests": None, "limits": None}, None, None, id="everything is"),
+        pytest.param(
+            {"limits": {"gpu": None}}, REQUESTS, LIMITS, id="what is not there is taken away"
+        ),
+        pytest.param(
+            {"limits": {"memory": "32Mi"}},
+            {"memory": "32Mi", "cpu": "0.01"},
+            {"memory": "32Mi", "cpu": "1"},
+            id="a default request is not above the limit",
+        ),
+        pytest.param(
+            {"requests": {"memory": "2Gi"}},
+            {"memory": "2Gi", "cpu": "0.01"},
+            {"memory": "2Gi", "cpu": "1"},
+            id="a default limit is not below the request",
+        ),
+        pytest.param(
+            {"requests": {"cpu": 2}, "limits": {"memory": "1Gi"}},
+            {"memory": "64Mi", "cpu": 2},
+            {"memory": "1Gi", "cpu": 2},
+            id="a number, and each amount by itself",
+        ),
+    ],
+)
+def test_amounts_are_laid_over_the_default_one_by_one(given_, requests, limits):
+    wanted = {"requests": requests, "limits": limits}
+    assert one(resources=given_).resources == {k: v for k, v in wanted.items() if v is not None}
+
+
+def test_amounts_are_laid_over_those_of_an_own_kind():
+    own = {"requests": {"memory": "256Mi"}, "limits": {"memory": "1Gi"}}
+    (found,) = parse_servers([{"kind": ROOMY, "resources": {"limits": {"cpu": "2"}}}])
+    assert found.resources == {**own, "limits": {"memory": "1Gi", "cpu": "2"}}
 
 
 def test_its_claim_is_an_entry_of_extra_pvcs_with_all_that_was_said_of_it():
@@ -205,6 +284,21 @@ def test_a_wrong_value_is_refused_with_entry_key_form_and_value(key, value, told
         pytest.param("resources", {"limits": "1Gi"}, ".resources.limits: '1Gi'", id="limits"),
         pytest.param(
             "resources", {"limits": {"cpu": []}}, ".resources.limits: {'cpu': []}", id="no amount"
+        ),
+        pytest.param(
+            "resources",
+            {"limits": {"memory": "1GB"}},
+            ".resources.limits: {'memory': '1GB'}",
+            id="no quantity",
+        ),
+        pytest.param(
+            "resources",
+            {"requests": {"cpu": "2"}, "limits": {"cpu": "500m"}},
+            ".resources.requests: cpu '2' is more than its limit '500m'",
+            id="a request above its limit",
+        ),
+        pytest.param(
+            "resources", {"requests": {"cpu": -1}}, ".resources.requests: {'cpu': -1}", id="below 0"
         ),
         pytest.param("args", ["-c", 5], ".args[1]: of type int; wanted: text", id="args"),
     ],
