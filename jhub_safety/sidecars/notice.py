@@ -175,6 +175,10 @@ _ENDED = {
         "its image has not the programs that are needed",
         "take an image that keeps the official one's contract: sh, entrypoint, client programs",
     ),
+    "container": (
+        "its container could not be made just now. The data is untouched",
+        "kubectl describe pod POD; often a Secret is missing that env of the entry names",
+    ),
     "killed": (
         "it was killed, most likely for want of memory. The data is untouched",
         "raise resources.limits.memory of the entry in databases",
@@ -279,9 +283,9 @@ def unborn(status: Mapping[str, Any]) -> frozenset[str]:
 
 def _of(container: Mapping[str, Any], server: DatabaseServer) -> Notice | None:
     state, last = container.get("state") or {}, container.get("lastState") or {}
-    waiting = (state.get("waiting") or {}).get("reason", "")
-    if waiting in _WAITING:
-        return _notice("pull" if "mage" in waiting else "image", server)
+    waiting = state.get("waiting") or {}
+    if waiting.get("reason") in _WAITING:
+        return _notice(_why_it_waits(waiting), server)
     ended = state.get("terminated") or last.get("terminated")
     # The kubelet writes 137 where it lost sight of a container, too (kubelet_pods.go): nobody knows
     # then how it ended.
@@ -300,6 +304,14 @@ def _of(container: Mapping[str, Any], server: DatabaseServer) -> Notice | None:
         if text in message:
             return _notice(code, server)
     return _notice("ended", server)
+
+
+def _why_it_waits(waiting: Mapping[str, Any]) -> str:
+    if "mage" in waiting["reason"]:
+        return "pull"
+    message = waiting.get("message") or ""
+    lacking = ("executable file not found", "no such file or directory")
+    return "image" if any(one in message for one in lacking) else "container"
 
 
 def _notice(

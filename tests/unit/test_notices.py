@@ -201,7 +201,11 @@ def codes(*containers) -> list[str]:
             )
         ),
         *(
-            pytest.param(waits(reason), ["image"], id=reason)
+            pytest.param(waits(reason, message), [code], id=f"{reason}, {code}")
+            for message, code in (
+                ('secret "password" not found', "container"),
+                ('exec: "sh": executable file not found in $PATH', "image"),
+            )
             for reason in (
                 "CreateContainerError",
                 "CreateContainerConfigError",
