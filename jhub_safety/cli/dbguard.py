@@ -14,7 +14,7 @@ from rich.table import Table
 from sqlalchemy import make_url
 
 from jhub_safety.cli.connection import console, notes, shown
-from jhub_safety.cli.holding import be_sure_that_nobody_serves
+from jhub_safety.cli.holding import back_up_first, be_sure_that_nobody_serves, no_snapshot_option
 from jhub_safety.cli.hubaccess import Site, with_site
 from jhub_safety.cli.hubalive import row_of_hold
 from jhub_safety.cluster.claims import ClaimsApi
@@ -179,6 +179,7 @@ async def accept(site: Site, yes: bool) -> None:
     type=click.File("r"),
     help="That CSV file, with the columns 'user' and 'server' filled in.",
 )
+@no_snapshot_option
 @yes_option
 @json_option
 @with_site
@@ -186,12 +187,14 @@ async def rebuild_command(
     site: Site,
     unclear_file: TextIO | None,
     names_file: TextIO | None,
+    no_snapshot: bool,
     yes: bool,
     as_json: bool,
 ) -> None:
     """Put every user whom a claim or a running lab names into the database.
 
-    What is in it already stays as it is. Only while no hub serves on it; one that holds does not.
+    What is in it already stays as it is, and a snapshot of it is made before. Only while no hub
+    serves on it; one that holds does not.
     """
     await be_sure_that_nobody_serves(site, "jhub-safety db rebuild")
     told = from_csv(names_file.read()) if names_file else {}
@@ -224,6 +227,8 @@ async def rebuild_command(
     await be_sure_that_nobody_serves(site, "jhub-safety db rebuild")
     if (await guard.look())[1] != decision:
         raise SafetyError("the database has changed meanwhile. Nothing was changed; run it again")
+    if not no_snapshot and case.condition.state is State.USABLE:
+        await back_up_first(site, "jhub-safety db rebuild")
     everything = site.hub.everything
     kwargs = everything.JupyterHub.get("db_kwargs") or {}
     aside = set_aside(site.db_url) if case.condition.state is State.CORRUPT else None

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from jhub_safety.cli.connection import console, notes, shown
-from jhub_safety.cli.holding import be_sure_that_nobody_serves
+from jhub_safety.cli.holding import back_up_first, be_sure_that_nobody_serves, no_snapshot_option
 from jhub_safety.cli.hubaccess import Site, access, with_site
 from jhub_safety.errors import Doubt, SafetyError
 from jhub_safety.finding import Finding, Severity
@@ -93,13 +93,14 @@ def _print(found: list[Finding]) -> None:
 
 
 @click.command()
+@no_snapshot_option
 @yes_option
 @json_option
 @with_site
-async def repair(site: Site, yes: bool, as_json: bool) -> None:
+async def repair(site: Site, no_snapshot: bool, yes: bool, as_json: bool) -> None:
     """Mend what can be mended safely; the rest is for db check to tell.
 
-    Only while no hub serves on the database; one that holds does not.
+    A snapshot is made before. Only while no hub serves on the database; one that holds does not.
     """
     await be_sure_that_nobody_serves(site, "jhub-safety db repair")
     wanted = await asyncio.to_thread(on_database, site.db_url, plan, _connect_args(site))
@@ -111,6 +112,8 @@ async def repair(site: Site, yes: bool, as_json: bool) -> None:
     if not yes:
         click.confirm("Go on?", abort=True, err=True)
     await be_sure_that_nobody_serves(site, "jhub-safety db repair")
+    if not no_snapshot:
+        await back_up_first(site, "jhub-safety db repair")
 
     def run(connection: Connection) -> dict[str, int]:
         if (now := plan(connection)) != wanted:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import click
+
+from jhub_safety.checked import check_section
+from jhub_safety.cli.connection import command_line_journal, notes, shown
 from jhub_safety.cli.hubaccess import Site
 from jhub_safety.cli.hubalive import row_of_hold, sign_of_life
 from jhub_safety.errors import Doubt, SafetyError
+from jhub_safety.hubdb.backup import Backups, DatabaseBackup
+
+no_snapshot_option = click.option(
+    "--no-snapshot", is_flag=True, help="Make no snapshot of the database before it is changed."
+)
 
 
 async def be_sure_that_nobody_serves(site: Site, command: str) -> None:
@@ -25,3 +34,27 @@ async def be_sure_that_nobody_serves(site: Site, command: str) -> None:
             "was changed. Stop it first, labs go on running: kubectl -n "
             f"{site.namespace} scale deploy/hub --replicas=0"
         )
+
+
+async def back_up_first(site: Site, command: str) -> None:
+    """A snapshot of a database that is about to be changed, where there is a place for one.
+
+    Raises:
+        SafetyError: it could not be made.
+    """
+    everything = site.hub.everything
+    check_section(DatabaseBackup, everything)
+    settings = DatabaseBackup(config=everything)
+    backups = Backups(settings, site.db_url, site.hub.hub_name, journal=command_line_journal())
+    if not settings.where(site.db_url):
+        notes.print("Without a snapshot before: DatabaseBackup.destination names no place.")
+        return
+    try:
+        with notes.status("Making a snapshot of the database as it is"):
+            made = await backups.run_once(tidy=False)
+    except SafetyError as error:
+        raise SafetyError(
+            f"no snapshot could be made of the database as it is: {error}. Nothing was changed. "
+            f"To go on without one: {command} --no-snapshot"
+        ) from error
+    notes.print(shown(f"As it was before: snapshot {made['snapshot']['name']}"))
