@@ -1,7 +1,7 @@
 """What is done to JupyterHub's application object, and when.
 
 Methods of the application that are wrapped here have public names and are undocumented;
-``tests/hub`` holds each of them for JupyterHub 5.5 and 6.1.
+the tests with the marker ``hub`` hold each of them for JupyterHub 5.5 and 6.1.
 """
 
 from __future__ import annotations
