@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measuring import spread, timed, watched
-from jhub_safety.cluster.claims import PAGE, ClaimsApi
+from jhub_safety.cluster.claims import ClaimsApi
+from jhub_safety.cluster.listing import PAGE
 from jhub_safety.owner import Owner
 from jhub_safety.settings import SafetySettings
 from jhub_safety.volumes.home import decide

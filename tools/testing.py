@@ -36,7 +36,7 @@ REQUIRE = "JHUB_SAFETY_REQUIRE_CLUSTER"
 AGAIN_ON_OLDEST = "hub or not cluster"
 PYTEST_FOUND_NO_TEST = 5
 # Read by tests/cluster/test_killed.py: "all" points, or some by number ("97-103"); and by
-# tests/cluster/test_database_cycles.py.
+# tests/cluster/test_database_cycles.py and tests/databases/test_killed_restores.py.
 SOAK = "JHUB_SAFETY_SOAK"
 # Files of tests at the same time. Those on the cluster mostly wait: for labs, and for the minute
 # between two sightings. A file stays together, with the hub that its tests share.
@@ -224,6 +224,8 @@ def _soak(checks: Checks, env: Mapping[str, str]) -> None:
     told = ("-n0", "-s", "tests/cluster/test_killed.py")
     checks.pytest(f"killed at {env[SOAK]} points", Path(_bin("python")), *told, env=env)
     if env[SOAK] == "all":
+        restores = ("-n0", "tests/databases/test_killed_restores.py")
+        checks.pytest("restores killed at all steps", Path(_bin("python")), *restores, env=env)
         cycles = ("-n0", "tests/cluster/test_database_cycles.py")
         checks.pytest("200 stops of databases", Path(_bin("python")), *cycles, env=env)
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import click
 from rich.table import Table
 
 from jhub_safety.cli.connection import command_line_journal, console, notes, shown
+from jhub_safety.cli.dbreview import show_review
 from jhub_safety.cli.dbsite import DbSite, progress, with_db
 from jhub_safety.errors import SafetyError
+from jhub_safety.hub.recovering import configured_admins
 from jhub_safety.hubdb.engines import address
 from jhub_safety.hubdb.migrate import configuration
 from jhub_safety.hubdb.restore import NAMES
+from jhub_safety.hubdb.review import Review
 from jhub_safety.plan import Action
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -77,6 +80,8 @@ def _cells(one: dict[str, Any]) -> tuple[str, ...]:
     if about is None:
         return one["name"], made, one["problem"], "", "", ""
     state = "verified" if one["verified"] else "not verified"
+    if about.get("purpose"):
+        state += f", {about['purpose']}"
     size = _size(about["stored"]["size"])
     return one["name"], made, state, str(about["users"]), size, about["engine"]
 
@@ -149,9 +154,13 @@ async def restore(
     ]
     asked = {"snapshot": name, "afterwards": afterwards}
     proposal = await site.ask("propose-restore", **asked)
+    review = Review.parse(proposal["review"]).marked(configured_admins(site.hub.everything))
+    proposal["review"] = review.record()
     _show_difference(proposal["difference"], stop_servers)
     _show_plan(proposal["plan"])
     if dry_run:
+        if not as_json:
+            show_review(review, name)
         _finish(proposal, None, as_json)
         return
     _require_no_refusal(proposal["plan"])
@@ -165,12 +174,18 @@ async def restore(
         # Somebody may have started it while the plan was read.
         await site.be_sure_that_it_is_down()
     outcome = await _carried_out(
-        site, "restore", proposal["plan"], **asked, identity=proposal["identity"]
+        site,
+        "restore",
+        proposal["plan"],
+        told={"restore-database": {"review": review.brief()}},
+        **asked,
+        identity=proposal["identity"],
     )
     if not as_json:
         console.print(shown(f"Restored: {outcome['users']} users, from {outcome['snapshot']}"))
         if outcome["aside"]:
             console.print(shown(f"What was there before: {outcome['aside']}"))
+        show_review(review, name)
         notes.print("Start the hub: kubectl scale deploy/hub --replicas=1")
     _finish(proposal, outcome, as_json)
 
@@ -222,8 +237,14 @@ async def migrate(
 # -- plan, question, outcome
 
 
-async def _carried_out(site: DbSite, do: str, plan: dict[str, Any], **asked: Any) -> dict[str, Any]:
-    """Have it done, and write down what came of each action."""
+async def _carried_out(
+    site: DbSite,
+    do: str,
+    plan: dict[str, Any],
+    told: Mapping[str, Mapping[str, Any]] | None = None,
+    **asked: Any,
+) -> dict[str, Any]:
+    """Have it done, and write down what came of each action; *told*: more of one, by its kind."""
     journal = command_line_journal()
     known = {"kind", "namespace", "name", "reason", "uid"}
     actions = [
@@ -237,7 +258,7 @@ async def _carried_out(site: DbSite, do: str, plan: dict[str, Any], **asked: Any
             journal.write(action, f"failed: {error}")
         raise
     for action in actions:
-        journal.write(action, "done", **outcome)
+        journal.write(action, "done", **outcome, **(told or {}).get(action.kind, {}))
     return outcome
 
 
@@ -262,7 +283,7 @@ def _show_difference(difference: dict[str, Any], stop_servers: bool) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("", "NOW", "AFTERWARDS"):
         table.add_column(heading, justify="left" if not heading else "right")
-    for what in ("users", "tokens", "servers"):
+    for what in ("users", "admins", "tokens", "servers"):
         table.add_row(what, *map(str, difference[what]))
     notes.print(table)
     _names("Users who are lost", difference["users_lost"])

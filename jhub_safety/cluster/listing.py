@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import aiohttp
 
 from jhub_safety.cluster.client import ask, expect
+from jhub_safety.collector import resting
 from jhub_safety.errors import Doubt
 
 #: One page of a LIST: 500 claims are about 0.8 MB and 20 ms of parsing, so that the event
@@ -78,7 +79,8 @@ async def _read_once(
             raise Doubt(f"{what}: the list has no items or no metadata")
         if not meta.get("resourceVersion"):
             raise Doubt(f"{what}: the list does not say which state it shows")
-        found += map(parse, items)
+        with resting():
+            found += map(parse, items)
         before, token = token, meta.get("continue") or ""
         if token and token == before:
             raise Doubt(f"{what}: the same page came twice")

@@ -21,7 +21,7 @@ from jhub_safety.hub.recovering import (
     rebuild,
     set_aside,
 )
-from jhub_safety.hub.snapshots import backups_of, restore_newest
+from jhub_safety.hub.snapshots import backups_of, restore_newest, restored_for_review
 from jhub_safety.hub.watching import Watch
 from jhub_safety.hubdb import repair
 from jhub_safety.hubdb.guarding import Case, Decision, Row, Verdict
@@ -123,11 +123,21 @@ class HubGuard:
             "servers": written.servers,
             "labs": len(gathered.labs),
         }
-        self.hub.write("recover-database", decision, "done", **done)
+        admins = configured_admins(self._app.config)
+        review = restored_for_review(restored, admins) if restored else None
+        self.hub.write(
+            "recover-database",
+            decision,
+            "done",
+            **done,
+            **({"review": review.brief()} if review is not None else {}),
+        )
         metrics.DATABASE_GUARD.labels(decision.row, "recovered").inc()
         story = _story(decision, done)
         self._app.log.warning("%s", story)
         self._tell("HubDatabaseRecovered", story)
+        for line in review.lines(str(done["snapshot"])) if review is not None else ():
+            self._app.log.warning("%s", line)
         self._say_unclear(gathered.people.unclear)
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from jhub_safety.hubdb import condition, worker
 from jhub_safety.hubdb.backup import Backups, DatabaseBackup
 from jhub_safety.hubdb.condition import State
 from jhub_safety.hubdb.identity import Identity
+from jhub_safety.hubdb.review import Review
 from jhub_safety.journal import Journal
 
 #: What is done to a restored database before anybody sees it: its sessions are of another time, and
@@ -42,7 +44,8 @@ async def restore_newest(
     moment: a hub that was killed right after would take it for an older copy, and hold.
 
     None: there is no place for snapshots, or none there that holds users. Else what was done:
-    ``snapshot``, ``users``, and ``aside`` for what was there before.
+    ``snapshot``, ``users``, ``aside`` for what was there before, and ``review``
+    (:func:`restored_for_review`).
 
     Raises:
         SafetyError: it is not known whether there is one, or it could not be restored. The
@@ -62,7 +65,17 @@ async def restore_newest(
     asked["identity"] = proposal["identity"]
     if former is not None:
         asked["former"] = [former.identity, former.epoch]
-    return await worker.run(backups.request("restore", **asked), timeout=timeout)
+    done = await worker.run(backups.request("restore", **asked), timeout=timeout)
+    return {**done, "review": proposal["review"]}
+
+
+def restored_for_review(restored: Mapping[str, Any], configured: Collection[str]) -> Review:
+    """What a person should look through, of what :func:`restore_newest` did.
+
+    *configured*: administrators by the configuration. :meth:`Review.lines` is for the log,
+    :meth:`Review.brief` for the journal.
+    """
+    return Review.parse(restored["review"]).marked(configured)
 
 
 def before_upgrade(app: JupyterHub, hub_name: str, journal: str | None) -> None:

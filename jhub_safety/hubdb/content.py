@@ -23,6 +23,7 @@ from sqlalchemy import (
     cast,
     column,
     func,
+    inspect,
     select,
     types,
 )
@@ -36,6 +37,9 @@ Kind = Literal["bool", "int", "float", "numeric", "datetime", "date", "time", "t
 #: A value in the one form.
 Value = int | float | str | bytes | None
 Row = tuple[Value, ...]
+#: Before names of tables that a restore on MySQL makes, and of those that have given way to them.
+#: No part of a hub's database: of a restore that was cut off they stay until the next one.
+UNDER_WAY = ("jhs_new_", "jhs_old_")
 #: Rows that are in memory at once.
 BATCH = 1000
 _WIDTH = 1 << 256
@@ -59,18 +63,28 @@ class Content:
 Contents = Mapping[str, Content]
 
 
-def reflected(connection: Connection) -> MetaData:
+def reflected(connection: Connection, *, under_way: bool = False) -> MetaData:
     """Every table that is there, as it is there: the library's version of the hub's schema does
     not matter, and authenticators bring tables of their own.
+
+    *under_way*: with those of a restore that is not done.
 
     Raises:
         Doubt: it has none.
     """
     found = MetaData()
-    found.reflect(connection)
+    found.reflect(connection, only=None if under_way else table_names(connection))
     if not found.tables:
         raise Doubt("the database has no tables")
     return found
+
+
+def table_names(connection: Connection) -> list[str]:
+    """Without those of a restore that is not done."""
+    names = inspect(connection).get_table_names()
+    if connection.dialect.name not in ("mysql", "mariadb"):
+        return names
+    return [name for name in names if not name.startswith(UNDER_WAY)]
 
 
 def kind(of: Column[Any]) -> Kind:
@@ -120,15 +134,20 @@ def _needs_cast(connection: Connection, of: Column[Any], name: Kind) -> bool:
 
 
 def measure(
-    connection: Connection, *, progress: Callable[[str, int], None] = lambda *_: None
+    connection: Connection,
+    *,
+    under_way: bool = False,
+    progress: Callable[[str, int], None] = lambda *_: None,
 ) -> dict[str, Content]:
     """The content of every table. *progress* is told a table and the rows done since.
+
+    *under_way*: as :func:`reflected` has it.
 
     Raises:
         Doubt: it has no tables.
     """
     found = {}
-    for table in reflected(connection).sorted_tables:
+    for table in reflected(connection, under_way=under_way).sorted_tables:
         hasher = Hasher(table)
         for batch in rows(connection, table):
             hasher.add(batch)

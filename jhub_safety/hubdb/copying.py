@@ -12,7 +12,17 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, MetaData, Table, create_engine, func, inspect, select, text
+from sqlalchemy import (
+    Connection,
+    MetaData,
+    Table,
+    create_engine,
+    event,
+    func,
+    inspect,
+    select,
+    text,
+)
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -24,10 +34,10 @@ from jhub_safety.hubdb.tables import translate
 
 #: Told a table and the number of rows done since.
 Progress = Callable[[str, int], None]
-#: Runs on the new tables before anybody sees them; raises to have nothing changed.
+#: Runs on what is to be put in place before anybody sees it; raises to have nothing changed.
 Afterwards = Callable[[Connection], None]
 #: Before names of tables on MySQL, which cannot undo what was done to tables.
-NEW, OLD = "jhs_new_", "jhs_old_"
+NEW, OLD = content.UNDER_WAY
 
 
 def _quiet(_table: str, _rows: int) -> None:
@@ -199,8 +209,10 @@ def write_file(
 
 
 @contextmanager
-def _sqlite(file: Path) -> Iterator[Connection]:
+def _sqlite(file: Path, *, cascade: bool = False) -> Iterator[Connection]:
     engine = create_engine(f"sqlite:///{file}", poolclass=NullPool)
+    if cascade:
+        event.listen(engine, "connect", _cascade)
     try:
         with engine.connect() as connection, connection.begin():
             # Nobody else sees the file yet: no need to wait for the disk at each step.
@@ -211,10 +223,15 @@ def _sqlite(file: Path) -> Iterator[Connection]:
         engine.dispose()
 
 
+def _cascade(connection: Any, _record: Any) -> None:
+    """As every other engine, and as JupyterHub has it: no row names one that was deleted."""
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
 def change_file(file: Path, afterwards: Sequence[Afterwards]) -> None:
     """Let each of *afterwards* change a SQLite file that nobody has open, or none of them."""
     if afterwards:
-        with _sqlite(file) as target:
+        with _sqlite(file, cascade=True) as target:
             for change in afterwards:
                 change(target)
         sync(file)
@@ -226,7 +243,6 @@ def write_server(
     *,
     replace: bool,
     expected: Mapping[str, Content] | None = None,
-    afterwards: Sequence[Afterwards] = (),
     progress: Progress = _quiet,
 ) -> dict[str, Content]:
     """Copy into PostgreSQL or MySQL, compare what is there then, and only then let it count.
@@ -235,21 +251,21 @@ def write_server(
     PostgreSQL does all in one transaction. MySQL cannot: the new tables are made under other names,
     and all change names in one statement, which it does whole or not at all.
 
-    *expected*: what the source is known to hold. *afterwards* changes the new tables.
+    *expected*: what the source is known to hold.
 
     Raises:
         SafetyError: it was refused or failed; the target is as it was.
     """
     with server_writing(target) as connection:
-        there = inspect(connection).get_table_names()
+        there = content.table_names(connection)
         if there and not replace:
             raise SafetyError(
                 f"the database {target} is not empty: it has {len(there)} tables. "
                 "Name one without tables"
             )
         if target.engine == "postgresql":
-            return _write_postgresql(connection, source, there, expected, afterwards, progress)
-        return _write_mysql(connection, source, there, expected, afterwards, progress)
+            return _write_postgresql(connection, source, there, expected, progress)
+        return _write_mysql(connection, source, there, expected, progress)
 
 
 def _write_postgresql(
@@ -257,7 +273,6 @@ def _write_postgresql(
     source: Connection,
     there: Sequence[str],
     expected: Mapping[str, Content] | None,
-    afterwards: Sequence[Afterwards],
     progress: Progress,
 ) -> dict[str, Content]:
     quote = connection.dialect.identifier_preparer.quote
@@ -266,8 +281,6 @@ def _write_postgresql(
     read = copy_tables(source, connection, progress=progress)
     found = content.measure(connection)
     require_equal(found, expected or read)
-    for change in afterwards:
-        change(connection)
     return read
 
 
@@ -276,45 +289,36 @@ def _write_mysql(
     source: Connection,
     there: Sequence[str],
     expected: Mapping[str, Content] | None,
-    afterwards: Sequence[Afterwards],
     progress: Progress,
 ) -> dict[str, Content]:
-    left = [name for name in there if name.startswith((NEW, OLD))]
-    if any(name.startswith(OLD) for name in left):
+    left = [name for name in inspect(connection).get_table_names() if name not in there]
+    # Of a restore that was cut off. Those that gave way go only where the new ones are in place,
+    # which is so for all or none of them; a verified snapshot was made of them.
+    gave_way = [name.removeprefix(OLD) for name in left if name.startswith(OLD)]
+    if lost := [name for name in gave_way if name not in there]:
         raise SafetyError(
-            f"tables {OLD}... are there, of a restore that was cut off after its end. Look whether "
-            "the others are whole, then drop those"
+            f"tables {OLD}... are there, and no table {lost[0]}: a restore was cut off, and then "
+            "something else was changed. Nothing was done; rename or drop them by hand"
         )
-    there = [name for name in there if name not in left]
-    prefix = NEW if there else ""
     _drop(connection, left)
     done = False
     try:
-        read = copy_tables(source, connection, prefix=prefix, progress=progress)
+        read = copy_tables(source, connection, prefix=NEW, progress=progress)
         connection.commit()
         found = {
-            name.removeprefix(prefix): one
-            for name, one in content.measure(connection).items()
-            if name.startswith(prefix) and (prefix or name in read)
+            name.removeprefix(NEW): one
+            for name, one in content.measure(connection, under_way=True).items()
+            if name.startswith(NEW)
         }
         require_equal(found, expected or read)
-        if there:
-            connection.commit()
-            _exchange(connection, there, list(read))
+        connection.commit()
+        _exchange(connection, there, list(read))
         done = True
     finally:
         if not done:
             connection.rollback()
             now = inspect(connection).get_table_names()
-            _drop(connection, [name for name in now if name.startswith(prefix)])
-    try:
-        for change in afterwards:
-            change(connection)
-        connection.commit()
-    except BaseException:
-        connection.rollback()
-        _undo(connection, there, list(read))
-        raise
+            _drop(connection, [name for name in now if name.startswith(NEW)])
     _drop(connection, [OLD + name for name in there])
     return read
 
@@ -324,15 +328,6 @@ def _exchange(connection: Connection, there: Sequence[str], new: Sequence[str]) 
     renames = [f"{quote(name)} TO {quote(OLD + name)}" for name in there]
     renames += [f"{quote(NEW + name)} TO {quote(name)}" for name in new]
     connection.execute(text(f"RENAME TABLE {', '.join(renames)}"))
-
-
-def _undo(connection: Connection, there: Sequence[str], new: Sequence[str]) -> None:
-    quote = connection.dialect.identifier_preparer.quote
-    if there:
-        renames = [f"{quote(name)} TO {quote(NEW + name)}" for name in new]
-        renames += [f"{quote(OLD + name)} TO {quote(name)}" for name in there]
-        connection.execute(text(f"RENAME TABLE {', '.join(renames)}"))
-    _drop(connection, [NEW + name if there else name for name in new])
 
 
 def _drop(connection: Connection, names: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -16,6 +16,9 @@ from jhub_safety.hubdb.copying import Afterwards, change_file, require_equal
 from jhub_safety.hubdb.engines import COMPANIONS, opened_file, sync
 from jhub_safety.hubdb.packing import sum_of
 from jhub_safety.hubdb.snapshot import Manifest
+
+#: In the name of what is not in place yet.
+_RESTORING = ".restoring-"
 
 
 def replace_file(
@@ -30,7 +33,7 @@ def replace_file(
         SafetyError: it failed; *target* is as it was.
     """
     stamp = f"{now:%Y%m%dT%H%M%S.%f}"
-    new = target.with_name(f"{target.name}.restoring-{stamp}")
+    new = target.with_name(f"{target.name}{_RESTORING}{stamp}")
     aside = target.with_name(f"{target.name}.before-{stamp}")
     try:
         new.touch(mode=0o600, exist_ok=False)
@@ -47,8 +50,9 @@ def replace_file(
         try:
             require_equal(_measured(target), before)
         except BaseException:
-            _exchange_back(target, aside)
+            _exchange_back(target, aside if kept else None)
             raise
+        _remove_leftovers(target)
     except OSError as error:
         raise SafetyError(f"{target} was not replaced: {error.strerror or error}") from error
     finally:
@@ -74,9 +78,40 @@ def _like(new: Path, old: Path) -> None:
 def _exchange(target: Path, new: Path, aside: Path) -> bool:
     """Put *new* in the place of *target*; True when there was an old one, now *aside*.
 
-    The old one goes first, then what belongs to it, then the new one comes. A write-ahead log
-    beside another database than its own would be played into that one.
+    All of the old one gets a second name first, so that it is whole under one of them at any time.
+    Where nothing belongs to it, one step is left. Else it goes before what belongs to it: a
+    write-ahead log beside another database than its own would be played into that one, and one
+    without its log is an older state; a database that is missing is noticed.
     """
+    parts = [end for end in ("", *COMPANIONS) if beside(target, end).exists()]
+    by_itself = _is_whole_by_itself(target)
+    if "" not in parts or not _give_second_names(target, aside, [""] if by_itself else parts):
+        return _exchange_by_renaming(target, new, aside)
+    try:
+        if not by_itself:
+            target.unlink()
+        for end in COMPANIONS:
+            beside(target, end).unlink(missing_ok=True)
+        new.replace(target)
+    except BaseException:
+        _take_back(target, aside)
+        raise
+    sync(target.parent)
+    return True
+
+
+def _take_back(target: Path, aside: Path) -> None:
+    """As it was before its parts had second names; the database last."""
+    for end in reversed(("", *COMPANIONS)):
+        here, kept = beside(target, end), beside(aside, end)
+        if kept.exists() and here.exists() and here.samefile(kept):
+            kept.unlink()
+        elif kept.exists():
+            kept.rename(here)
+
+
+def _exchange_by_renaming(target: Path, new: Path, aside: Path) -> bool:
+    """On file systems with one name for a file; and where there is no old one."""
     moved: list[tuple[Path, Path]] = []
     try:
         for end in ("", *COMPANIONS):
@@ -96,13 +131,44 @@ def _exchange(target: Path, new: Path, aside: Path) -> bool:
     return bool(moved)
 
 
-def _exchange_back(target: Path, aside: Path) -> None:
-    for end in ("", *COMPANIONS):
+def _is_whole_by_itself(file: Path) -> bool:
+    """Whoever looks at a database in WAL mode leaves an empty log, and an index of that."""
+    logs = [beside(file, end) for end in COMPANIONS if end != "-shm"]
+    return file.exists() and not any(one.exists() and one.stat().st_size for one in logs)
+
+
+def _give_second_names(target: Path, aside: Path, parts: Sequence[str]) -> bool:
+    """False where the file system has one name for a file only, as some of networks have."""
+    try:
+        for end in parts:
+            beside(aside, end).hardlink_to(beside(target, end))
+    except OSError:
+        for end in parts:
+            beside(aside, end).unlink(missing_ok=True)
+        return False
+    sync(target.parent)
+    return True
+
+
+def _exchange_back(target: Path, aside: Path | None) -> None:
+    """*aside*: None when there was no old one."""
+    companions = [end for end in COMPANIONS if aside and beside(aside, end).exists()]
+    for end in COMPANIONS:
         beside(target, end).unlink(missing_ok=True)
-    for end in reversed(("", *COMPANIONS)):
-        if beside(aside, end).exists():
+    if companions or aside is None:
+        target.unlink(missing_ok=True)
+    if aside is not None:
+        for end in (*companions, ""):
             beside(aside, end).rename(beside(target, end))
     sync(target.parent)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Copies of snapshots that restores left behind which were killed: they hold logins."""
+    for one in list(target.parent.iterdir()):
+        if one.name.startswith(f"{target.name}{_RESTORING}"):
+            with suppress(OSError):
+                one.unlink(missing_ok=True)
 
 
 def _use_wal(file: Path) -> None:

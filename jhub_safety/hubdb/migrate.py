@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, text
 
 from jhub_safety.errors import SafetyError
 from jhub_safety.hubdb import content
@@ -49,7 +49,7 @@ def propose(source: Address, target: Address, *, progress: Progress = _quiet) ->
     """
     there, packet = _look_at_target(target)
     with reading(source) as connection:
-        tables = inspect(connection).get_table_names()
+        tables = content.table_names(connection)
         if "users" not in tables:
             raise SafetyError(f"the database {source} has no table users; it is no hub's")
         found = findings(connection, target.engine, packet=packet, progress=progress)
@@ -82,7 +82,7 @@ def _look_at_target(target: Address) -> tuple[int, int | None]:
             return 0, None
     with reading(target) as connection:
         packet = _packet(connection) if target.engine == "mysql" else None
-        return len(inspect(connection).get_table_names()), packet
+        return len(content.table_names(connection)), packet
 
 
 def _packet(connection: Connection) -> int:

@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, column, delete, func, inspect, select, table, update
+from sqlalchemy import Connection, column, delete, func, select, table, update
 
 from jhub_safety.errors import Conflict, Doubt, SafetyError
-from jhub_safety.hubdb import content, snapshot
+from jhub_safety.hubdb import content, review, snapshot
 from jhub_safety.hubdb.copying import (
     Afterwards,
+    change_file,
     check_file,
     write_server,
 )
@@ -49,6 +50,8 @@ class Current:
     #: Changes whenever the database does, as far as that can be told quickly.
     identity: str = ""
     problem: str = ""
+    #: Whom it lets in.
+    held: review.Held = field(default_factory=review.Held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class Difference:
     tokens_after: int
     servers_before: int
     servers_after: int
+    admins_before: int = 0
+    admins_after: int = 0
 
     def record(self) -> dict[str, Any]:
         return {
@@ -74,6 +79,7 @@ class Difference:
             "users_back": list(self.back),
             "tokens": [self.tokens_before, self.tokens_after],
             "servers": [self.servers_before, self.servers_after],
+            "admins": [self.admins_before, self.admins_after],
         }
 
 
@@ -84,6 +90,8 @@ class Proposal:
     plan: Plan
     difference: Difference
     manifest: Manifest = field(repr=False)
+    #: What a person should look through afterwards.
+    review: review.Review = field(default_factory=review.Review, repr=False)
 
     def record(self) -> dict[str, Any]:
         return {
@@ -91,6 +99,7 @@ class Proposal:
             "difference": self.difference.record(),
             "identity": self.difference.current.identity,
             "snapshot": self.manifest.name,
+            "review": self.review.record(),
         }
 
 
@@ -142,12 +151,15 @@ def _identity(file: Path) -> str:
             now = beside(file, end).stat()
         except FileNotFoundError:
             continue
+        if end and not now.st_size:
+            # Whoever reads a database in WAL mode leaves an empty one: nothing was written.
+            continue
         found.append(f"{end}{now.st_ino}:{now.st_size}:{now.st_mtime_ns}")
     return " ".join(found) or "missing"
 
 
 def _look_inside(connection: Connection, identity: str) -> Current:
-    names = inspect(connection).get_table_names()
+    names = content.table_names(connection)
     if not names:
         return Current("empty", identity=identity or "empty")
     if not {"users", "spawners", "api_tokens"} <= set(names):
@@ -156,7 +168,7 @@ def _look_inside(connection: Connection, identity: str) -> Current:
     counts = _counts(connection)
     highest = content.highest_user_id(connection)
     made = identity or f"{len(users)}:{highest}:{counts}:{content.schema_revision(connection)}"
-    return Current("hub", users, counts[0], counts[1], made)
+    return Current("hub", users, counts[0], counts[1], made, held=review.held(connection))
 
 
 def _counts(connection: Connection) -> tuple[int, int]:
@@ -172,6 +184,7 @@ def propose(
     name: str,
     *,
     afterwards: Sequence[str] = (),
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
     progress: Progress = _quiet,
 ) -> Proposal:
     """Compare the snapshot with what is there. Nothing is changed.
@@ -186,6 +199,7 @@ def propose(
         opened_file(file) as connection,
     ):
         found = _look_inside(connection, "")
+        came = review.read(connection, now(), current.held)
     difference = Difference(
         current,
         len(current.users),
@@ -196,8 +210,11 @@ def propose(
         found.tokens,
         current.servers,
         0 if "stop-servers" in afterwards else found.servers,
+        len(current.held.admins),
+        len(found.held.admins),
     )
-    return Proposal(decide(target, manifest, difference, afterwards), difference, manifest)
+    plan = decide(target, manifest, difference, afterwards)
+    return Proposal(plan, difference, manifest, came)
 
 
 def decide(
@@ -235,7 +252,7 @@ def _action(kind: Any, name: str, reason: str, uid: str = "") -> Action:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Made in the same transaction as the restore."""
+    """Made in what is restored, before it is in place."""
 
     about: str
     run: Afterwards
@@ -328,14 +345,14 @@ def execute(
         else:
             aside = ""
             if current.state == "hub":
-                aside = snapshot.take(target, shelf, progress=progress).name
-            with opened_file(file) as source:
-                write_server(
-                    source,
-                    target,
-                    replace=True,
-                    expected=manifest.tables,
-                    afterwards=wanted,
-                    progress=progress,
+                made = snapshot.take(
+                    target, shelf, purpose=snapshot.BEFORE_RESTORE, progress=progress
                 )
+                aside = made.name
+            # In the copy: MySQL would have its tables in place before they are changed, and a
+            # restore that is killed in between would leave everybody's logins as they were.
+            change_file(file, wanted)
+            with opened_file(file) as source:
+                expected = content.measure(source) if wanted else manifest.tables
+                write_server(source, target, replace=True, expected=expected, progress=progress)
     return Restored(manifest.name, manifest.users, aside)

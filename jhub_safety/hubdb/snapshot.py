@@ -28,6 +28,9 @@ from jhub_safety.hubdb.stores import SnapshotStore
 #: Told what is being done, and how many rows or bytes of it since.
 Progress = Callable[[str, int], None]
 FORMAT = 1
+#: Of what a restore replaced on a server. Never the newest one: a restore that was cut off and is
+#: run again would put back what it was to replace.
+BEFORE_RESTORE = "before-restore"
 MANIFEST, VERIFIED = ".json", ".verified"
 _NAME = re.compile(r"(?:[^/]+/)?(\d{8}T\d{6}\.\d{6})Z-[0-9a-f]{8}\.sqlite\.zst(?:\.fernet)?")
 #: A manifest of a thousand tables is far smaller.
@@ -56,6 +59,8 @@ class Manifest:
     journal_mode: str = ""
     #: References that were broken in the source already.
     references: tuple[str, ...] = ()
+    #: Why it was made; "" for one of the schedule, or of an operator.
+    purpose: str = ""
     library: str = __version__
 
     @property
@@ -82,6 +87,7 @@ class Manifest:
             "journal_mode": self.journal_mode,
             "references": list(self.references),
             "library": self.library,
+            **({"purpose": self.purpose} if self.purpose else {}),
         }
 
     def encode(self) -> bytes:
@@ -111,6 +117,7 @@ class Manifest:
                 tables=MappingProxyType(tables),
                 journal_mode=record["journal_mode"],
                 references=tuple(record["references"]),
+                purpose=record.get("purpose", ""),
                 library=record["library"],
             )
             if record["format"] != FORMAT:
@@ -146,6 +153,7 @@ def take(
     source: Address,
     shelf: Shelf,
     *,
+    purpose: str = "",
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     progress: Progress = _quiet,
 ) -> Manifest:
@@ -185,6 +193,7 @@ def take(
             tables=MappingProxyType(tables),
             journal_mode=mode,
             references=soundness.references,
+            purpose=purpose,
         )
         progress("store", manifest.stored.size)
         shelf.store.put(manifest.name, packed)
@@ -345,11 +354,17 @@ def listing(shelf: Shelf) -> list[Listed]:
 
 
 def newest_verified(listed: Sequence[Listed]) -> Listed | None:
-    """The one to restore: the newest verified one that holds users, else the newest verified."""
+    """The one to restore: the newest verified one that holds users, else the newest verified.
+
+    One that a restore made of what it replaced only where there is no other.
+    """
     good = [one for one in listed if one.verified and one.manifest is not None]
-    with_users = [one for one in good if one.manifest and one.manifest.users]
-    best = with_users or good
-    return best[-1] if best else None
+    made = [one for one in good if one.manifest and one.manifest.purpose != BEFORE_RESTORE]
+    for some in (made, good):
+        with_users = [one for one in some if one.manifest and one.manifest.users]
+        if best := with_users or some:
+            return best[-1]
+    return None
 
 
 def remove(shelf: Shelf, one: Listed) -> None:

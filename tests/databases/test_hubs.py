@@ -82,11 +82,14 @@ class Hub:
         self.process.wait(30)
 
     def get(self, path: str, token: str):
-        request = urllib.request.Request(
-            f"{self.api}/{path}", headers={"Authorization": f"token {token}"}
-        )
+        return json.loads(self.ask("GET", path, token))
+
+    def ask(self, method: str, path: str, token: str, body: bytes | None = None) -> bytes:
+        headers = {"Authorization": f"token {token}"}
+        url = f"{self.api}/{path}"
+        request = urllib.request.Request(url, body, headers, method=method)
         with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+            return bytes(answer.read())
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +147,31 @@ def check(url: str, token: str, tmp_path: Path) -> None:
         assert {one["name"] for one in hub.get("users", token)} >= set(USERS)
         with pytest.raises(urllib.error.HTTPError, match="403"):
             hub.get("user", "another")
+
+
+def test_what_the_list_after_a_restore_says_takes_a_token_and_rights_away(
+    hub_database, kept, new_database, tmp_path
+):
+    token = hub_database[1]
+    where, name = kept
+    url = new_database("sqlite")
+    found = restore.propose(address(url), where, name)
+    mine = next(one for one in found.review.tokens if one.note == "made before")
+    assert (mine.owner, [one.name for one in found.review.admins]) == ("alice", ["alice"])
+    restore.execute(address(url), where, name, identity=found.difference.current.identity)
+    session = orm.new_session_factory(url)()
+    bob = orm.User.find(session, "bob@school.edu")
+    bob.admin = True
+    roles.assign_default_roles(session, entity=bob)
+    of_bob = bob.new_api_token()
+    session.commit()
+    session.close()
+    session.get_bind().dispose()
+    with Hub(tmp_path / "hub", url) as hub:
+        assert hub.get("users/bob@school.edu", token)["admin"]
+        hub.ask("PATCH", "users/bob@school.edu", token, b'{"admin": false}')
+        assert not hub.get("users/bob@school.edu", token)["admin"]
+        assert "admin" not in hub.get("user", of_bob)["roles"]
+        hub.ask("DELETE", f"users/{mine.owner}/tokens/{mine.id}", token)
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            hub.get("user", token)

@@ -155,6 +155,19 @@ def test_it_goes_on_as_the_database_that_is_known(original, kept, file, epoch):
         assert identity.read(connection) == Identity(known.identity, max(6, epoch), renewed=True)
 
 
+def test_one_in_wal_mode_that_was_closed_in_order_is_replaced_at_once(original, file, put_back):
+    """Looking at it leaves an empty log beside it; that is no change."""
+    file.parent.mkdir()
+    in_use(original, file)
+    with closing(sqlite3.connect(file)) as hub:
+        hub.execute("PRAGMA journal_mode=WAL")
+        hub.execute("DELETE FROM users_info")
+        hub.commit()
+    assert list(files(file)) == ["hub.sqlite"]
+    put_back()
+    assert measured(file) == measured(original)
+
+
 def test_a_hub_in_wal_mode_gets_one_in_wal_mode(original, kept, file):
     file.parent.mkdir()
     in_wal(original, file)
@@ -189,7 +202,63 @@ def test_a_failure_at_any_step_leaves_everything_as_it_was(
     assert {name: d for name, d in files(file).items() if not name.endswith("-shm")} == old
 
 
+def no_second_names(monkeypatch):
+    def hardlink_to(self, target):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", hardlink_to)
+
+
+@pytest.mark.parametrize("before", [in_use, in_wal], ids=["alone", "with a write-ahead log"])
+@pytest.mark.parametrize(
+    ("call", "of"),
+    [
+        pytest.param("hardlink_to", ".before-", id="a second name"),
+        pytest.param("unlink", "hub.sqlite-wal", id="what belongs to the old one goes"),
+        pytest.param("replace", ".restoring-", id="the new one comes"),
+    ],
+)
+def test_an_exchange_that_is_cut_off_is_taken_back(
+    original, file, put_back, monkeypatch, before, call, of
+):
+    file.parent.mkdir()
+    before(original, file)
+    old = files(file)
+    real = getattr(Path, call)
+    done = []
+
+    def failing(self, *arguments, **named):
+        if of in self.name and not done:
+            done.append(self)
+            # As when it is told to end, right after it was done.
+            real(self, *arguments, **named)
+            raise SystemExit(1)
+        return real(self, *arguments, **named)
+
+    monkeypatch.setattr(Path, call, failing)
+    with pytest.raises(SystemExit):
+        put_back()
+    assert done
+    left = {name: d for name, d in files(file).items() if not name.endswith("-shm")}
+    # A second name of something that is in place takes nothing away.
+    assert {name: d for name, d in left.items() if ".before-" not in name} == old
+
+
+@pytest.mark.parametrize(("before", "aside"), CASES)
+def test_where_a_file_has_one_name_only_it_is_renamed(
+    original, file, put_back, monkeypatch, before, aside
+):
+    no_second_names(monkeypatch)
+    file.parent.mkdir()
+    before(original, file)
+    outcome = put_back()
+    assert measured(file) == measured(original)
+    kept = [one for one in files(file) if ".before-" in one and not one.endswith("-shm")]
+    assert (len(kept), bool(outcome.aside)) == (aside, aside > 0)
+
+
 def test_a_rename_that_fails_half_way_is_taken_back(original, file, put_back, monkeypatch):
+    no_second_names(monkeypatch)
     file.parent.mkdir()
     in_wal(original, file)
     old = files(file)
@@ -282,7 +351,10 @@ def test_with_stop_servers_no_server_counts_as_running_and_nothing_else_changes(
     assert running == (0,)
     same = measured(original)
     changed = {name for name, one in measured(file).items() if one != same[name]}
-    assert changed == {"spawners", "servers"}
+    # Here services have the same servers, as they never have; they must not name what is gone.
+    assert changed == {"spawners", "servers", "services"}
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
 def test_what_is_not_known_is_not_done_afterwards(file, put_back):

@@ -256,6 +256,21 @@ def test_the_newest_that_holds_users_is_the_one_to_restore(database, tmp_path):
     assert newest.name == good.name
 
 
+def test_what_a_restore_replaced_is_never_the_newest_one_to_restore(database, tmp_path):
+    """A restore that was cut off and is run again would put back what it was to replace."""
+    where = shelf(tmp_path)
+    replaced = snapshot.take(address(str(database)), where, purpose=snapshot.BEFORE_RESTORE)
+    (only,) = snapshot.listing(where)
+    assert snapshot.newest_verified([only]) == only
+    good = take(database, where)
+    later = snapshot.take(address(str(database)), where, purpose=snapshot.BEFORE_RESTORE)
+    listed = snapshot.listing(where)
+    assert [one.name for one in listed] == [replaced.name, good.name, later.name]
+    newest = snapshot.newest_verified(listed)
+    assert newest is not None
+    assert newest.name == good.name
+
+
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
