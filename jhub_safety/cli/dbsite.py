@@ -93,7 +93,7 @@ class DbSite:
                 return await sign_of_life(self.hub, cluster.api, namespace, url)
         except ConfigError as error:
             # There is one, and the way to it is broken: a hub may run in it.
-            raise Doubt(str(error)) from error
+            raise Doubt(str(error).rstrip(".")) from error
 
     async def be_sure_that_it_is_down(self) -> None:
         """Nobody writes under a hub's feet.

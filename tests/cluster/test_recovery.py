@@ -73,6 +73,8 @@ async def test_users_without_a_home_and_their_tokens_come_back_from_the_snapshot
     await hub.lose_the_database()
     await _until(lambda: hub.log_lines("running labs are sessions again", since=mark))
     assert hub.log_lines("made again", "from snapshot", since=mark)
+    # What lets people in again, for an operator to look through.
+    assert hub.log_lines("Token a", f"'{ADMIN}'", "'mine'", since=mark)
     headers = {"Authorization": f"token {token}"}
     async with (
         aiohttp.ClientSession(headers=headers) as client,

@@ -32,6 +32,8 @@ from jhub_safety.sessions.model import Server
 from tests.databases import dying
 from tests.unit.hub_database import add_server, add_user, opened
 
+pytestmark = pytest.mark.once
+
 #: Set by `make soak`: die at every step.
 SOAK = "JHUB_SAFETY_SOAK"
 SAMPLE = 3
@@ -119,9 +121,10 @@ class Site:
             command,
             cwd=self.folder,
             env={
-                **os.environ,
+                # No cluster is configured: nobody looks for a hub's pod.
+                **{key: value for key, value in os.environ.items() if not key.startswith("KUBE")},
+                "HOME": str(self.folder),
                 "PYTHONPATH": f"{self.folder / 'site'}{os.pathsep}{dying.ROOT}",
-                "KUBECONFIG": str(self.folder / "none"),
                 "XDG_STATE_HOME": str(self.folder / "state"),
                 dying.AT: at,
                 dying.WHO: who,
