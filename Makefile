@@ -1,6 +1,6 @@
 # Every target sets up what it needs by itself; "make" alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down drill test soak lint docs bench lock clean
+.PHONY: help setup demo demo-down drill outage test soak lint docs bench lock clean
 
 # Any python3 starts the set-up; it then looks for a Python >= 3.11 itself (PYTHON=... chooses one).
 BOOTSTRAP := python3 tools/setup.py
@@ -24,6 +24,10 @@ demo-down: ## stop a demo that runs in another terminal, and its Kubernetes
 drill: ## lose the hub database on purpose and show whose home came back (VANILLA=1: without the library)
 	@$(BOOTSTRAP) --only dev
 	@exec $(VENV)/python -m tools.demo drill $(if $(VANILLA),--vanilla) $(if $(JSON),--json $(JSON))
+
+outage: ## replay the DataHub outage of 2017 with 1,000 users and 20 real labs (DB=sqlite|postgresql|mariadb USERS=1000 LABS=20 JSON=file)
+	@$(BOOTSTRAP) --only dev
+	@exec $(VENV)/python -m tools.outage $(if $(DB),--db $(DB)) $(if $(USERS),--users $(USERS)) $(if $(LABS),--labs $(LABS)) $(if $(JSON),--json $(JSON))
 
 test: ## everything CI does: lint, documentation, all tests on all supported JupyterHubs
 	@$(BOOTSTRAP)

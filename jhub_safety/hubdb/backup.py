@@ -265,11 +265,13 @@ class Backups:
     async def serve(self) -> None:
         """Make snapshots on schedule until cancelled; a failure is logged, and tried again.
 
-        Returns at once where there is no place for them.
+        Returns at once where there is no place for them, or with ``enabled`` off.
 
         Raises:
             ConfigError: the destination cannot be used.
         """
+        if not self.settings.enabled:
+            return
         for one in self.settings.warnings(self._db_url):
             self.settings.log.warning(one)
         if not self.settings.where(self._db_url):

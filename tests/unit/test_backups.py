@@ -221,6 +221,19 @@ async def test_where_there_is_no_place_nothing_is_tried(caplog):
     assert "no snapshot of the hub database is made" in caplog.text
 
 
+async def test_with_the_schedule_off_none_is_made():
+    asked = []
+
+    async def run(request, **_):
+        asked.append(request["do"])
+        raise Doubt("nothing is to be made")
+
+    settings = DatabaseBackup(enabled=False, destination="/kept", log=logging.getLogger("test"))
+    clock = Clock(3)
+    await Backups(settings, "sqlite:////db", "hub", run=run, sleep=clock.sleep).serve()
+    assert (asked, clock.slept) == ([], [])
+
+
 # -- settings
 
 

@@ -165,6 +165,10 @@ class HubProcess:
             await self.stop()
         await self.start()
 
+    async def ended(self, timeout: float) -> int:
+        """Wait until it has ended by itself; its exit code. Its proxy stays."""
+        return await self._wait(self._started(), timeout)
+
     def close(self) -> None:
         """End the hub and the proxy, whatever state they are in; does nothing when they are gone.
 

@@ -65,11 +65,12 @@ def make_hub(
     _write_private(file, json.dumps(asdict(settings), indent=2))
     environment = {"KUBECONFIG": str(cluster.kubeconfig), VARIABLE: str(file)}
     return HubProcess(
-        CONFIG, state / "hub", environment=environment, hub_ip=_hub_ip(cluster), port=port
+        CONFIG, state / "hub", environment=environment, hub_ip=hub_ip(cluster), port=port
     )
 
 
-def _hub_ip(cluster: ClusterInfo) -> str:
+def hub_ip(cluster: ClusterInfo) -> str:
+    """Address of this machine on which the cluster's pods reach a hub. Raises ClusterError."""
     chosen = os.environ.get("JHUB_SAFETY_HOST_IP") or cluster.host_ip
     if not chosen:
         # Listening everywhere to make it work would show the demo to the whole network.
