@@ -32,7 +32,7 @@ CLUSTER = "test"
 # Read by tests/conftest.py: a cluster test that cannot run then fails instead of being skipped.
 REQUIRE = "JHUB_SAFETY_REQUIRE_CLUSTER"
 # What runs again on the oldest JupyterHub that is supported: of the slow tests on the cluster only
-# those that depend on JupyterHub's own insides, and none that are long and have nothing to do with it.
+# those that depend on JupyterHub's own insides; none that are long and have nothing to do with it.
 AGAIN_ON_OLDEST = "hub or not (cluster or once)"
 PYTEST_FOUND_NO_TEST = 5
 # Read by tests/cluster/test_killed.py: "all" points, or some by number ("97-103"); and by

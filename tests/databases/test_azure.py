@@ -20,7 +20,6 @@ from tests import awkward
 from tools import azurite
 from tools.azurite import NoAzurite
 
-
 pytestmark = pytest.mark.once
 
 
