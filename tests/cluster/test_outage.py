@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import pytest_asyncio
 
-from jhub_safety.hub.guarding import LOST_UNDER_IT
+from jhub_safety.hub.watching import LOST_UNDER_IT
 from tools.cluster import Progress
 from tools.outage.cluster import OutageNamespace
 from tools.outage.losing import Database
