@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 
 if TYPE_CHECKING:
+    from jhub_safety.hubdb.stores import SnapshotStore
     from tests.cluster.audit import AuditLog
     from tests.cluster.hubs import Hub, Setup
     from tests.cluster.space import Space
@@ -153,3 +154,26 @@ def audit(cluster: ClusterInfo) -> AuditLog:
         _cannot(f"{cluster.kind} has no audit log that can be read here")
     assert cluster.audit_log is not None
     return AuditLog(cluster.audit_log)
+
+
+@pytest.fixture
+def put(store: SnapshotStore, tmp_path: Path) -> Callable[[str, bytes], None]:
+    """Into a place for snapshots, which the module's own ``store`` is."""
+
+    def run(name: str, data: bytes) -> None:
+        (tmp_path / "in").write_bytes(data)
+        store.put(name, tmp_path / "in")
+
+    return run
+
+
+@pytest.fixture
+def get(store: SnapshotStore, tmp_path: Path) -> Callable[[str], bytes]:
+    """Out of the module's own ``store``, into a file that nobody else may read."""
+
+    def run(name: str) -> bytes:
+        store.get(name, tmp_path / "out")
+        assert (tmp_path / "out").stat().st_mode & 0o077 == 0
+        return (tmp_path / "out").read_bytes()
+
+    return run

@@ -73,7 +73,7 @@ class HubGuard:
                             decision, f"{decision.why}. Not recovered: {problem}", held
                         )
                 elif held is None or decision.row != held.row:
-                    held = self._say_hold(decision, decision.why, held)
+                    held = self._say_hold(decision, f"{decision.why}. Nothing was changed", held)
                 self._told = (decision.row, "jhub-safety db status")
                 hold = hold or self._page()
                 time.sleep(HOLDING)
@@ -112,7 +112,8 @@ class HubGuard:
             apart(lambda: self.hub.with_guard(lambda guard: guard.take()))
         except SafetyError as error:
             self.hub.write("recover-database", decision, f"failed: {error}", aside=str(aside))
-            return str(error)
+            kept = f"What was left of it is {aside}" if aside else "Nothing was changed"
+            return f"{error}. {kept}"
         self.to_relink = gathered.labs
         done = {
             "seconds": round(time.monotonic() - begun, 1),
@@ -190,8 +191,8 @@ class HubGuard:
 
     def _say_hold(self, decision: Decision, why: str, held: Decision | None) -> Decision:
         story = (
-            f"The hub's database ({decision.row}): {why}. Nobody can log in; nothing was changed, "
-            "and running labs are left alone. Run where the hub runs: jhub-safety db status"
+            f"The hub's database ({decision.row}): {why}. Nobody can log in; homes and running "
+            "labs are left alone. Run where the hub runs: jhub-safety db status"
         )
         self._app.log.critical("%s", story)
         if held is None or held.row != decision.row:

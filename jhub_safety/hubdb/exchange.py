@@ -139,12 +139,15 @@ def _is_whole_by_itself(file: Path) -> bool:
 
 def _give_second_names(target: Path, aside: Path, parts: Sequence[str]) -> bool:
     """False where the file system has one name for a file only, as some of networks have."""
+    given: list[Path] = []
     try:
         for end in parts:
             beside(aside, end).hardlink_to(beside(target, end))
+            given.append(beside(aside, end))
     except OSError:
-        for end in parts:
-            beside(aside, end).unlink(missing_ok=True)
+        # Only those: what has such a name already is somebody's database, kept aside.
+        for one in given:
+            one.unlink()
         return False
     sync(target.parent)
     return True

@@ -329,8 +329,7 @@ def execute(
     """
     wanted = changes(afterwards)
     if former is not None:
-        # First: it may have to make its table, which commits on MySQL what is open.
-        wanted.insert(0, partial(renew, former=former))
+        wanted.append(partial(renew, former=former))
     current = look(target)
     if current.identity != identity:
         raise Conflict(

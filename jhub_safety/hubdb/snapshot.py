@@ -356,15 +356,15 @@ def listing(shelf: Shelf) -> list[Listed]:
 def newest_verified(listed: Sequence[Listed]) -> Listed | None:
     """The one to restore: the newest verified one that holds users, else the newest verified.
 
-    One that a restore made of what it replaced only where there is no other.
+    One that a restore made of what it replaced only where there is no other of its kind: an empty
+    one must not come before the last that knows the users.
     """
-    good = [one for one in listed if one.verified and one.manifest is not None]
-    made = [one for one in good if one.manifest and one.manifest.purpose != BEFORE_RESTORE]
-    for some in (made, good):
-        with_users = [one for one in some if one.manifest and one.manifest.users]
-        if best := with_users or some:
-            return best[-1]
-    return None
+    good = [(one, one.manifest) for one in listed if one.verified and one.manifest is not None]
+    ranked = [
+        (manifest.users > 0, manifest.purpose != BEFORE_RESTORE, place, one)
+        for place, (one, manifest) in enumerate(good)
+    ]
+    return max(ranked, key=lambda one: one[:3])[3] if ranked else None
 
 
 def remove(shelf: Shelf, one: Listed) -> None:

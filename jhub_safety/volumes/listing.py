@@ -23,8 +23,8 @@ class SharedListing:
 
     What a listing of that age can miss is a claim made or given away since. So nothing is
     created, and nobody refused, on one: who finds nothing, or too much, asks again for a
-    listing that began *since* their question.
-    Those listings are shared too, and spaced to a third of the hub's time.
+    listing that began *since* their question. Those listings are shared too, and spaced to a
+    third of the hub's time.
     """
 
     def __init__(

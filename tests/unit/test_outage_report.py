@@ -8,7 +8,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from tools.demo.hub import PROXY_PID
+from tools.demo.identity import Identity
 from tools.outage.people import Kind, people
+from tools.outage.proxied import ProxiedHub
 from tools.outage.report import Checks, Report, Timeline, show
 
 GOOD = Checks(
@@ -85,3 +88,13 @@ def test_people_have_names_and_homes_of_their_own_of_every_generation(users: int
 def test_too_many_labs_for_so_few_users_are_refused():
     with pytest.raises(ValueError, match="real labs"):
         people(10, 3, "hub")
+
+
+async def test_the_proxy_ends_with_the_hub_that_was_started_after_it(tmp_path):
+    """Each replay left one behind: the hub's start had forgotten it."""
+    hub = ProxiedHub(tmp_path / "no_config.py", tmp_path)
+    hub.start_proxy()
+    pid = int((tmp_path / PROXY_PID).read_text())
+    hub._forget_a_stale_proxy()
+    hub.close()
+    assert Identity.of(pid) is None

@@ -369,3 +369,14 @@ def test_an_unreadable_folder_is_doubt_and_not_a_missing_database(kept, tmp_path
     (tmp_path / "file").touch()
     with pytest.raises(Doubt):
         restore.look(address(str(target)))
+
+
+def test_what_was_kept_aside_before_is_never_taken_away(original, file):
+    """Its name is taken: no second name is given, and the one who has it keeps it."""
+    file.parent.mkdir()
+    in_use(original, file)
+    aside = file.with_name("hub.sqlite.before")
+    aside.write_bytes(b"somebody's")
+    before = files(file)
+    assert not exchange._give_second_names(file, aside, [""])
+    assert files(file) == before

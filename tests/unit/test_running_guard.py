@@ -17,13 +17,14 @@ from kubespawner import KubeSpawner
 from traitlets.config import Config
 
 from jhub_safety.errors import Doubt
-from jhub_safety.hub import watching
+from jhub_safety.hub import guarding, watching
 from jhub_safety.hub.guarded import GuardedHub
 from jhub_safety.hub.guarding import HubGuard
+from jhub_safety.hub.recovering import Gathered
 from jhub_safety.hub.watching import LOST_UNDER_IT, Watch
 from jhub_safety.hubdb.guarding import Row, Verdict
 from jhub_safety.hubdb.known import FiledKnown
-from jhub_safety.recovery.rebuild import Unclear
+from jhub_safety.recovery.rebuild import People, Unclear
 from tests.unit.hub_database import add_user, opened
 
 USERS = 60
@@ -288,7 +289,7 @@ def test_a_lost_database_without_a_cluster_to_ask_is_held_and_left_as_it_is(
     asyncio.run(guard.hub.with_guard(lambda one: one.take()))
     file.write_bytes(b"")
     case, decision = guard._look()
-    assert guard._recover(case, decision) == "this hub has no cluster"
+    assert guard._recover(case, decision) == "this hub has no cluster. Nothing was changed"
     assert file.read_bytes() == b""
     assert {one.name for one in file.parent.iterdir()} == {
         file.name,
@@ -308,3 +309,25 @@ def test_of_claims_that_name_nobody_those_are_told_that_no_record_names(hub, cap
         f"Claim claim-{number}: it names no user; nobody was made for it" for number in range(1, 21)
     ]
     assert told[-1].startswith("4 more claims name nobody")
+
+
+def test_a_recovery_that_fails_half_way_says_where_the_old_one_is(hub, file, monkeypatch):
+    guard = HubGuard(GuardedHub(hub, None))
+    asyncio.run(guard.hub.with_guard(lambda one: one.take()))
+    file.write_bytes(b"no database at all" * 999)
+    case, decision = guard._look()
+
+    async def everybody():
+        return Gathered(People(frozenset({"ada"})), ())
+
+    def full(*_, **__):
+        raise Doubt("the hub's database cannot be used: OperationalError")
+
+    monkeypatch.setattr(guard.hub, "gather", everybody)
+    monkeypatch.setattr(guarding, "rebuild", full)
+    problem = guard._recover(case, decision)
+    (aside,) = file.parent.glob("*.lost-*")
+    assert problem == (
+        f"the hub's database cannot be used: OperationalError. What was left of it is {aside}"
+    )
+    assert aside.read_bytes() == b"no database at all" * 999

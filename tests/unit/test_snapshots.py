@@ -271,6 +271,22 @@ def test_what_a_restore_replaced_is_never_the_newest_one_to_restore(database, tm
     assert newest.name == good.name
 
 
+def test_one_without_users_never_comes_before_the_last_that_knows_them(database, tmp_path):
+    """Also where only a restore has made one that does, of what it replaced."""
+    where = shelf(tmp_path / "kept")
+    replaced = snapshot.take(address(str(database)), where, purpose=snapshot.BEFORE_RESTORE)
+    file = tmp_path / "hub.sqlite"
+    shutil.copyfile(database, file)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript("DELETE FROM users; DELETE FROM spawners;")
+    emptied = take(file, where)
+    listed = snapshot.listing(where)
+    assert [one.name for one in listed] == [replaced.name, emptied.name]
+    newest = snapshot.newest_verified(listed)
+    assert newest is not None
+    assert newest.name == replaced.name
+
+
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [

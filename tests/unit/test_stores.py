@@ -31,25 +31,6 @@ def store(request, tmp_path) -> SnapshotStore:
     return ObjectStore(kept.as_uri())
 
 
-@pytest.fixture
-def put(store, tmp_path):
-    def run(name: str, data: bytes) -> None:
-        (tmp_path / "in").write_bytes(data)
-        store.put(name, tmp_path / "in")
-
-    return run
-
-
-@pytest.fixture
-def get(store, tmp_path):
-    def run(name: str) -> bytes:
-        store.get(name, tmp_path / "out")
-        assert (tmp_path / "out").stat().st_mode & 0o077 == 0
-        return (tmp_path / "out").read_bytes()
-
-    return run
-
-
 def test_what_was_put_is_listed_and_comes_back(store, put, get):
     contents = {"hub/b": b"two", "hub/a": b"", "other/c": bytes(range(256)) * 9000}
     for name, data in contents.items():

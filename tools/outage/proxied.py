@@ -33,6 +33,8 @@ class ProxiedHub(HubProcess):
             )
         # Where JupyterHub notes one that it starts itself; close() ends it by that.
         (self.directory / PROXY_PID).write_text(str(process.pid))
+        # Else the hub's start takes it for a stale one, forgets it, and nobody ever ends it.
+        self._record()
         self.arguments.append("--ConfigurableHTTPProxy.should_start=False")
 
     def cpu_seconds(self) -> float:
