@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import aiohttp
 
 from jhub_safety.control import socket_path
 from tests.cluster.hubs import Hub
+from tests.cluster.waiting import until
 
 
 class Control:
@@ -32,7 +34,17 @@ class Control:
             for one in found
         }
 
+    async def _open(self) -> bool:
+        try:
+            _, writer = await asyncio.open_unix_connection(str(self.path))
+        except OSError:
+            return False
+        writer.close()
+        return True
+
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        # A hub that has just been started answers browsers a moment before it opens this.
+        await until(self._open)
         async with (
             aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.path))) as client,
             client.post(f"http://hub/{path}", json=body) as answer,

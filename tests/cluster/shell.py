@@ -12,8 +12,7 @@ from typing import Any, ClassVar
 
 from tests.cluster.hubs import Hub
 from tests.cluster.space import ROOT
-
-TIMEOUT = 180.0
+from tests.cluster.waiting import PATIENCE
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Shell:
     async def run(self, *arguments: str, answer: str = "") -> Answer:
         process = await self.begin(*arguments)
         try:
-            async with asyncio.timeout(TIMEOUT):
+            async with asyncio.timeout(PATIENCE):
                 out, err = await process.communicate(answer.encode())
         finally:
             if process.returncode is None:

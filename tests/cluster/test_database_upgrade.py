@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +23,13 @@ from tests.cluster.databases import LabPod, database_claim, light_with_databases
 from tests.cluster.hubs import Hub, Setup
 from tests.cluster.shell import Answer
 from tests.cluster.space import ROOT
+from tests.cluster.waiting import PATIENCE, until
 
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
-TIMEOUT = 240.0
 OLD, NEW, NEXT = "postgres:15", "postgres:17", "postgres:18"
 #: One that both images of the local cluster have.
 EXTENSION = "pg_trgm"
@@ -131,7 +131,7 @@ class Site:
 
     async def run(self, *arguments: str) -> Answer:
         async with self.command(*arguments) as process:
-            async with asyncio.timeout(TIMEOUT):
+            async with asyncio.timeout(PATIENCE):
                 out, err = await process.communicate()
             assert process.returncode is not None
             assert b"Traceback" not in err, err.decode()
@@ -211,13 +211,6 @@ def tree(folder: Path) -> dict[str, str]:
     return found
 
 
-async def until(condition: Callable[[], Any], seconds: float = 90) -> Any:
-    async with asyncio.timeout(seconds):
-        while not (found := await condition()):
-            await asyncio.sleep(0.05)
-    return found
-
-
 async def test_all_that_a_user_has_made_is_there_in_the_new_version(site: Site):
     volume = await site.filled("ada")
     old = tree(volume / "data")
@@ -287,7 +280,7 @@ async def test_a_pod_that_is_killed_while_it_loads_leaves_the_old_data_and_a_new
         await until(loading)
         (pod,) = await site.pods()
         await LabPod(site.space, pod.metadata.name, pod.metadata.uid).lose_its_node()
-        async with asyncio.timeout(TIMEOUT):
+        async with asyncio.timeout(PATIENCE):
             out, _ = await command.communicate()
         assert command.returncode == 1
     assert "run this again" in json.loads(out)["outcomes"][0]["result"]
@@ -346,7 +339,7 @@ async def test_a_lab_that_starts_meanwhile_is_held_off_and_told(site: Site):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
         assert [one["code"] for one in row["notices"]] == ["busy"]
-        async with asyncio.timeout(TIMEOUT):
+        async with asyncio.timeout(PATIENCE):
             out, err = await command.communicate()
         assert command.returncode == 0, out + err
     await site.hub.stop_lab("emil")

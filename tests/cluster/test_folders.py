@@ -20,6 +20,7 @@ from kubernetes_asyncio.stream import WsApiClient
 
 from jhub_safety.volumes import looking
 from tests.cluster.hubs import QUICK, UNHURRIED, Hub, Setup
+from tests.cluster.waiting import PATIENCE
 from tools.demo.hub import cache_dir
 from tools.golden.generate import environment
 from tools.golden.releases import RELEASES
@@ -168,7 +169,7 @@ async def _start_everybody(hub: Hub) -> None:
                 servers = [one["servers"].get("") for one in await answer.json()]
             return sum(bool(one and one["ready"]) if ready else one is not None for one in servers)
 
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(PATIENCE):
             while await count(ready=True) < len(BEFORE):
                 await asyncio.sleep(0.2)
             for user in BEFORE:
@@ -234,7 +235,7 @@ async def _refused(homes: Claim, user: str, *words: str) -> None:
     assert "Nothing was lost" in page.text
     assert homes.hub.log_lines("not started", *words, since=mark)
     assert await homes.listing() == before
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while set(await homes.hub.space.pods()) != {"keeper"}:
             await asyncio.sleep(0.1)
 
@@ -293,11 +294,11 @@ async def test_a_hub_that_is_killed_while_a_lab_waits_starts_anew(homes: Claim):
             await asyncio.sleep(0.02)
         await hub.kill()
     (name,) = set(await hub.space.pods()) - {"keeper"}
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not await _has_looked(hub, name):
             await asyncio.sleep(0.2)
     await hub.start()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while name in await hub.space.pods():
             await asyncio.sleep(0.2)
     assert await homes.listing() == before
@@ -335,7 +336,7 @@ async def test_kubernetes_makes_a_folder_when_the_container_that_mounts_it_start
         },
     }
     await space._core.create_namespaced_pod(space.name, pod)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while (await space.pod("proof")).status.phase != "Failed":
             await asyncio.sleep(0.2)
     assert "never-made" not in await homes.folders()

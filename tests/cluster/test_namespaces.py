@@ -5,8 +5,6 @@ Other namespaces of this cluster have labs, too; those are none of this hub's bu
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
@@ -16,6 +14,7 @@ from tests.cluster.control import Control
 from tests.cluster.faults import FaultProxy, Rule, status
 from tests.cluster.hubs import ADMIN, QUICK, UNHURRIED, Hub, Setup
 from tests.cluster.space import Space
+from tests.cluster.waiting import until
 
 pytestmark = [
     pytest.mark.cluster,
@@ -25,7 +24,6 @@ pytestmark = [
 
 ALL_PODS = r"/api/v1/pods$"
 POD = r"/api/v1/namespaces/[^/]+/pods/[^/]+$"
-DEADLINE = 60.0
 #: What the documentation asks for: the Roles of the hub's namespace, in all of them.
 RULES = [
     {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["create"]},
@@ -93,12 +91,6 @@ class Site:
         async with await self.hub.login(user) as client:
             await client.start_server()
             await client.wait_ready()
-
-
-async def until(what: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while not await what():
-            await asyncio.sleep(0.2)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-
 import pytest
 import pytest_asyncio
 
 from tests.cluster.control import Control
 from tests.cluster.hubs import ADMIN, QUICK, UNHURRIED, Hub, Setup
+from tests.cluster.waiting import until
 
 pytestmark = [
     pytest.mark.cluster,
@@ -27,14 +25,6 @@ c.SessionReconciler.interval = 10
 c.JupyterHub.last_activity_interval = 3600
 """
 )
-#: Two sightings a minute apart, and the passes between.
-CLEARED = 120.0
-
-
-async def until(what: Callable[[], Awaitable[bool]], seconds: float = CLEARED) -> None:
-    async with asyncio.timeout(seconds):
-        while not await what():
-            await asyncio.sleep(0.5)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -89,7 +79,7 @@ async def test_a_route_that_was_lost_is_added_by_the_next_pass(hub: Hub, control
         async def back() -> bool:
             return (await control.verdicts())["ada"] == "in step"
 
-        await until(back, 30)
+        await until(back)
         assert "1" in await client.lab_exec("print(1)")
 
 
@@ -102,7 +92,7 @@ async def test_a_route_that_leads_nowhere_is_removed(hub: Hub, control: Control)
     async def gone() -> bool:
         return "/user/grace" not in await hub.proxy_api("GET")
 
-    await until(gone, 30)
+    await until(gone)
 
 
 async def test_a_lab_that_ended_is_cleared_and_its_user_is_told_why(hub: Hub, control: Control):
@@ -112,7 +102,7 @@ async def test_a_lab_that_ended_is_cleared_and_its_user_is_told_why(hub: Hub, co
     async def gone() -> bool:
         return await _server(hub, "mary") is None
 
-    await until(gone, 60)
+    await until(gone)
     async with await hub.login("mary") as client:
         await client.start_server()
         told = await client.progress()
@@ -134,7 +124,7 @@ async def test_an_orphan_is_reported_and_goes_on_running(hub: Hub, control: Cont
     async def reported() -> bool:
         return bool(hub.log_lines("emmy", "orphan", since=mark))
 
-    await until(reported, 30)
+    await until(reported)
     assert (await control.verdicts())["emmy"] == "orphan"
     assert await hub.space.pods() == before
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from tests.cluster.audit import PODS
 from tests.cluster.control import Control
 from tests.cluster.faults import Answer, FaultProxy, Rule, changed, status, text
 from tests.cluster.hubs import ADMIN, QUICK, UNHURRIED, Hub, Setup
+from tests.cluster.waiting import until
 
 pytestmark = [
     pytest.mark.cluster,
@@ -54,7 +55,6 @@ DELETED = """
 c.SessionReconciler.orphans = "delete"
 c.SessionReconciler.orphan_age = 5
 """
-DEADLINE = 90.0
 #: Enough of them for whatever wants to be seen two or three times.
 SEVERAL = 12
 
@@ -82,12 +82,6 @@ async def site(cluster, space, hub_factory):
         hub = await hub_factory(space, Setup(extra=SHORT, server=proxy.url))
         await hub.start()
         yield Site(hub, proxy)
-
-
-async def until(what: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while not await what():
-            await asyncio.sleep(0.2)
 
 
 async def passes(hub: Hub, outcome: str, number: int) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-
 import pytest
 import pytest_asyncio
 
 from tests.cluster.control import Control
 from tests.cluster.faults import FaultProxy, Rule, hang, status
 from tests.cluster.hubs import ADMIN, QUICK, UNHURRIED, Hub, Setup
+from tests.cluster.waiting import until
 
 pytestmark = [
     pytest.mark.cluster,
@@ -52,12 +50,6 @@ async def _pending(hub: Hub, user: str) -> str | None:
     return server["pending"] if server else None
 
 
-async def _until(what: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
-        while not await what():
-            await asyncio.sleep(0.5)
-
-
 async def _unstick(hub: Hub, user: str) -> str:
     control = Control(hub)
     proposal = await control.ask("unstick", user=user)
@@ -75,7 +67,7 @@ async def test_a_start_that_hangs_is_given_up_and_the_next_one_works(hub: Hub, p
             async def asked() -> bool:
                 return rule.hits > 0
 
-            await _until(asked)
+            await until(asked)
             assert await _pending(hub, "ada") == "spawn"
             assert await _unstick(hub, "ada") == "done: pending spawn was given up"
             assert await _pending(hub, "ada") is None
@@ -101,7 +93,7 @@ async def test_a_stop_that_hangs_is_given_up_and_the_lab_is_taken_up_again(
             async def asked() -> bool:
                 return rule.hits > 0
 
-            await _until(asked)
+            await until(asked)
             assert await _pending(hub, "grace") == "stop"
             assert await _unstick(hub, "grace") == "done: pending stop was given up"
             assert await _pending(hub, "grace") is None

@@ -26,9 +26,9 @@ import aiohttp
 from yarl import URL
 
 READY_TIMEOUT = 120.0
-KERNEL_TIMEOUT = 60.0
+KERNEL_TIMEOUT = 120.0
 # The hub knows a lab is ready a moment before a freshly added route answers.
-ROUTE_TIMEOUT = 20.0
+ROUTE_TIMEOUT = 60.0
 POLL_SECONDS = 0.2
 _NO_URL = URL()
 
@@ -71,7 +71,14 @@ class HubClient:
         # "unsafe" only means that cookies of a host given by address are kept; unquoted, because
         # the hub compares signed values as they are.
         jar = _Jar(unsafe=True, quote_cookie=False)
-        self._http = aiohttp.ClientSession(cookie_jar=jar, timeout=aiohttp.ClientTimeout(total=120))
+        # A connection for each request. The proxy ends one that has been idle for 5 s, and a POST
+        # sent in that moment fails; a browser sends it again by itself, aiohttp does not. Seen
+        # where a hub was started again between two requests.
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(force_close=True),
+            cookie_jar=jar,
+            timeout=aiohttp.ClientTimeout(total=120),
+        )
         self._entered: set[str] = set()
 
     @classmethod
