@@ -27,6 +27,7 @@ WRITERS = ("ada", "bob.b@school.edu", "c" * 70)
 CYCLES = 201 if os.environ.get(SOAK) else 30
 
 
+@pytest.mark.timeout(3600 if os.environ.get(SOAK) else 600)
 async def test_no_committed_row_is_lost_over_many_stops_and_starts(
     cluster, space, hub_factory, database_images
 ):

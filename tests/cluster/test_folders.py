@@ -27,7 +27,6 @@ from tools.golden.releases import RELEASES
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.hub,
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
@@ -193,6 +192,7 @@ async def _sub_paths(hub: Hub, user: str, server: str = "") -> dict[str, tuple[s
     }
 
 
+@pytest.mark.hub
 @pytest.mark.parametrize("user", ["erin@school.edu", "john.doe", "mary-ann", "ada"])
 async def test_a_user_of_an_earlier_kubespawner_sees_their_files(homes: Claim, user: str):
     before = await homes.listing()
@@ -285,6 +285,7 @@ async def test_two_servers_that_start_at_once_find_one_folder(homes: Claim):
     assert await homes.listing() == before
 
 
+@pytest.mark.hub
 async def test_a_hub_that_is_killed_while_a_lab_waits_starts_anew(homes: Claim):
     user, before = "killed@school.edu", await homes.listing()
     hub = homes.hub
@@ -373,6 +374,7 @@ async def test_a_root_that_may_not_be_seen_makes_no_folder(homes: Claim):
         await homes.shell("chmod 755 .")
 
 
+@pytest.mark.hub
 async def test_a_lost_database_costs_nobody_their_folder(homes: Claim):
     await homes.hub.restart_as(Setup(extra=LOOKS))
     await homes.hub.lose_the_database()

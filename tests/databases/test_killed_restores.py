@@ -274,6 +274,7 @@ def site(request, origin, new_database, tmp_path) -> Callable[[], Site]:
     return make
 
 
+@pytest.mark.timeout(3600 if os.environ.get(SOAK) else 600)
 def test_killed_at_any_step_the_database_is_whole_and_running_it_again_finishes(site):
     whole = site()
     done = whole.restore()

@@ -23,6 +23,7 @@ FILES = "files"
 _AS_A_PAGE = {"Sec-Fetch-Mode": "navigate", "Accept": "text/html"}
 #: Of the proxy and the hub while a route is about to come.
 _NOT_YET = (404, 424, 502, 503)
+_PENDING = "/hub/spawn-pending/"
 _T = TypeVar("_T")
 
 
@@ -89,7 +90,14 @@ class Browser(HubClient):
                 status in _NOT_YET and path.startswith((home, f"/hub{home}"))
             ):
                 return f"{path} answered {status}"
-            await asyncio.sleep(PAUSE)
+            if path.startswith(_PENDING):
+                # As that page does: it waits for the hub to say how the start ended, and is loaded
+                # again. To ask for pages all the time cost the hub an eighth of its time.
+                ended = (await self.progress())[-1]
+                if ended.get("failed"):
+                    return str(ended.get("message"))
+            else:
+                await asyncio.sleep(PAUSE)
             status, path = await self._open("hub/spawn")
         return ""
 
