@@ -140,6 +140,9 @@ async def _fill(hub: Hub, full: Stored) -> int:
     """Insert until the server has ended by itself and is up again; the rows that it took."""
     pod = await LabPod.of(hub.space, full.user)
     await pod.sql("CREATE TABLE filling (n serial, text text)")
+    # Nothing of the log is used again: with checkpoints quick enough a server that writes more of
+    # it never ended, and this waited for that.
+    await pod.sql("SELECT pg_create_physical_replication_slot('all', true)")
     written, rows_at_once = 0, 400
     one = (
         "INSERT INTO filling (text) SELECT string_agg(md5(random()::text), '') FROM "
@@ -159,7 +162,8 @@ async def _fill(hub: Hub, full: Stored) -> int:
                     "FROM generate_series(1, 64)"
                 )
             await asyncio.sleep(0.1)
-    await sql_until_up(pod, "SELECT 1")
+    await sql_until_up(pod, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+    await sql_until_up(pod, "CHECKPOINT")
     return written
 
 
