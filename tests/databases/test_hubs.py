@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +22,7 @@ from jhub_safety.hubdb import migrate, restore, snapshot
 from jhub_safety.hubdb.engines import address
 from jhub_safety.hubdb.snapshot import Shelf
 from jhub_safety.hubdb.stores import FolderStore
+from tools.demo.hub import PROXY_PID
 from tools.setup import cache_dir
 
 pytestmark = pytest.mark.hub
@@ -51,6 +54,7 @@ class Hub:
     """One process on a database."""
 
     def __init__(self, folder: Path, url: str) -> None:
+        self.folder = folder
         folder.mkdir()
         ports = free_ports(3)
         self.api = f"http://127.0.0.1:{ports[1]}/hub/api"
@@ -80,6 +84,9 @@ class Hub:
     def __exit__(self, *_) -> None:
         self.process.terminate()
         self.process.wait(30)
+        # Ended while it still starts, a hub leaves its proxy behind; in order, it takes this away.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            os.kill(int((self.folder / PROXY_PID).read_text()), signal.SIGTERM)
 
     def get(self, path: str, token: str):
         return json.loads(self.ask("GET", path, token))
