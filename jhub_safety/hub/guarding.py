@@ -88,6 +88,7 @@ class HubGuard:
         """Why it was not; None: it was made again, or is not as it was. To be looked at anew."""
         begun = time.monotonic()
         aside: object = ""
+        begun_to_change = False
         try:
             gathered = apart(self.hub.gather)
             # Another hub, or a person, may have made it good meanwhile.
@@ -95,6 +96,7 @@ class HubGuard:
                 self._tried = -RETRY
                 return None
             former = former_identity(case)
+            begun_to_change = True
             restored = apart(lambda: self._restore(former))
             if restored is None and not gathered.people.users:
                 raise Doubt("no claim and no lab in the cluster names a user")
@@ -112,8 +114,9 @@ class HubGuard:
             apart(lambda: self.hub.with_guard(lambda guard: guard.take()))
         except SafetyError as error:
             self.hub.write("recover-database", decision, f"failed: {error}", aside=str(aside))
-            kept = f"What was left of it is {aside}" if aside else "Nothing was changed"
-            return f"{error}. {kept}"
+            if aside:
+                return f"{error}. What was left of it is {aside}"
+            return f"{error}. Nothing was {'deleted' if begun_to_change else 'changed'}"
         self.to_relink = gathered.labs
         done = {
             "seconds": round(time.monotonic() - begun, 1),

@@ -12,6 +12,9 @@ from jhub_safety.control import socket_path
 from tests.cluster.hubs import Hub
 from tests.cluster.waiting import until
 
+#: Seconds.
+OPEN = 30.0
+
 
 class Control:
     """Of one hub; its name is that of its namespace."""
@@ -44,7 +47,7 @@ class Control:
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         # A hub that has just been started answers browsers a moment before it opens this.
-        await until(self._open)
+        await until(self._open, OPEN)
         async with (
             aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.path))) as client,
             client.post(f"http://hub/{path}", json=body) as answer,

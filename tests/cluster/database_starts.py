@@ -20,7 +20,6 @@ from tests.cluster.volumes_on_node import (
     put_back,
     volume_on_node,
 )
-from tests.cluster.waiting import PATIENCE
 from tools.cluster import ClusterInfo
 from tools.demo.client import ClientError
 
@@ -77,7 +76,7 @@ async def begin(hub: Hub, user: str, entry: dict[str, Any] | None = None, **opti
     events: list[Any] = []
     if any(new.values()):
         # It is written beside the start.
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(20):
             while not events:
                 events = [one for one in await _events(hub) if one.metadata.uid not in old]
                 await asyncio.sleep(0.1)
@@ -169,7 +168,7 @@ async def make_stored(
 
 async def sql_until_up(pod: LabPod, statement: str) -> str:
     """Ask a server that may still be on its way, or have one more recovery to go through."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(120):
         while True:
             try:
                 return await pod.sql(statement)

@@ -16,8 +16,7 @@ from kubernetes_asyncio import client, config
 from kubernetes_asyncio.stream import WsApiClient
 
 from tests.cluster.hubs import QUICK, UNHURRIED, Hub
-from tests.cluster.space import SERVERNAME, Space
-from tests.cluster.waiting import PATIENCE
+from tests.cluster.space import DEADLINE, SERVERNAME, Space
 from tools.cluster import ClusterInfo
 from tools.demo.kube import USERNAME
 
@@ -116,7 +115,7 @@ class LabPod:
             config_file=str(self.space.kubeconfig), client_configuration=configuration
         )
         printed = {1: "", 2: "", 3: ""}
-        async with asyncio.timeout(PATIENCE), WsApiClient(configuration) as api:
+        async with asyncio.timeout(DEADLINE), WsApiClient(configuration) as api:
             socket = await client.CoreV1Api(api).connect_get_namespaced_pod_exec(
                 self.name,
                 self.space.name,
@@ -172,7 +171,7 @@ class LabPod:
             answer.close()
 
     async def until_gone(self) -> None:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             while await self.read() is not None:
                 await asyncio.sleep(0.1)
 

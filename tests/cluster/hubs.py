@@ -20,7 +20,6 @@ from jupyterhub import orm
 from jhub_safety.sessions.model import Server
 from jhub_safety.sessions.stopped import clear, database_of
 from tests.cluster.space import Home, Space
-from tests.cluster.waiting import PATIENCE
 from tools.cluster import ClusterInfo
 from tools.demo.client import ClientError, HubClient
 from tools.demo.hub import HubProcess
@@ -202,7 +201,7 @@ class Hub(HubProcess):
         path = f"spawn/{quote(user, safe='@')}/{server}".rstrip("/")
         async with await self.login(user) as client:
             page = Page(*await client.page(f"hub/{path}"))
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(30):
                 # A refusal that takes longer than a second: the browser waits on this page.
                 while page.status < 400:
                     stopping = stops and "is stopping" in page.text

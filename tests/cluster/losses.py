@@ -13,8 +13,8 @@ from typing import Any
 
 from tests.cluster.hubs import Hub
 from tests.cluster.space import ROOT, Space
-from tests.cluster.waiting import PATIENCE
 
+TIMEOUT = 180.0
 MERGE = "application/merge-patch+json"
 
 
@@ -42,14 +42,14 @@ class Volumes:
 
     async def phase(self, name: str, *wanted: str) -> None:
         """Wait until it has one of these phases."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(60):
             while (await self.core.read_persistent_volume(name)).status.phase not in wanted:
                 await asyncio.sleep(0.1)
 
     async def forget(self, name: str) -> None:
         """Delete the object; its data stays. What a new cluster would know of it."""
         await self.core.delete_persistent_volume(name)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(60):
             while True:
                 found = await self.core.list_persistent_volume()
                 if name not in {one.metadata.name for one in found.items}:
@@ -92,7 +92,7 @@ class Site:
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 out, err = await process.communicate(answer.encode())
         finally:
             if process.returncode is None:
@@ -132,7 +132,7 @@ def bindings(volumes: dict[str, Any]) -> dict[str, tuple[str, str]]:
 async def lose(space: Space) -> None:
     """Delete the namespace with all that is in it, for real."""
     await space.delete()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(120):
         while True:
             found = await space._core.list_namespace()
             if space.name not in {one.metadata.name for one in found.items}:

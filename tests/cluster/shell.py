@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 from tests.cluster.hubs import Hub
 from tests.cluster.space import ROOT
-from tests.cluster.waiting import PATIENCE
+
+TIMEOUT = 180.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Shell:
     async def run(self, *arguments: str, answer: str = "") -> Answer:
         process = await self.begin(*arguments)
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 out, err = await process.communicate(answer.encode())
         finally:
             if process.returncode is None:

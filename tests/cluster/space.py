@@ -12,7 +12,6 @@ from typing import Any
 import yaml
 from kubernetes_asyncio import client
 
-from tests.cluster.waiting import PATIENCE
 from tools.demo.kube import USERNAME, Namespace
 
 SERVERNAME = "hub.jupyter.org/servername"
@@ -22,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: What the Zero to JupyterHub chart gives its hub, and what this library asks for beyond it.
 CHART_ROLE = Path(__file__).with_name("chart-role.yaml")
 LIBRARY_ROLE = ROOT / "examples" / "helm" / "rbac.yaml"
+DEADLINE = 60.0
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Space(Namespace):
         )
 
     async def until_gone(self, claim: str) -> None:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             while claim in await self.uids():
                 await asyncio.sleep(0.1)
 
@@ -221,7 +221,7 @@ class Space(Namespace):
         made = await self._core.create_namespaced_pod(
             self.name, {"metadata": metadata, "spec": spec}
         )
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             while (await self.pod(name)).status.phase != "Running":
                 await asyncio.sleep(0.1)
         return str(made.metadata.uid)
@@ -229,7 +229,7 @@ class Space(Namespace):
     async def delete_pod(self, name: str) -> None:
         """As an administrator would, behind the hub's back; returns when it is gone."""
         await self._core.delete_namespaced_pod(name, self.name, grace_period_seconds=0)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             while await self.pod(name) is not None:
                 await asyncio.sleep(0.1)
 

@@ -16,7 +16,6 @@ from tests.cluster.audit import CLAIMS
 from tests.cluster.hubs import QUICK, UNHURRIED, Hub, Setup
 from tests.cluster.shell import Shell
 from tests.cluster.space import Home, Space
-from tests.cluster.waiting import PATIENCE
 
 pytestmark = [
     pytest.mark.cluster,
@@ -169,7 +168,7 @@ async def test_killed_half_way_it_is_finished_by_running_it_again(site: Site, au
     command = ("delete", "--owner=gone-user", *site.script)
 
     process = await site.begin(*command)
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(60):
         while sum(line["name"] in left_over for line in site.journal()) < 10:
             assert process.returncode is None, "it ended before it could be killed"
             await asyncio.sleep(0.005)
@@ -268,7 +267,7 @@ async def test_with_retain_the_volume_outlives_its_claim(site: Site):
     await site.gone("data-grace")
     assert await site.uids() == without(before, "data-grace")
     core = site.space._core
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(60):
         while True:
             found = await core.read_persistent_volume(volume)
             if found.status.phase == "Released":

@@ -33,7 +33,6 @@ from tests.cluster.volumes_on_node import (
     node_pid,
     small_file_system,
 )
-from tests.cluster.waiting import PATIENCE
 from tools.cluster import ClusterInfo
 
 pytestmark = [
@@ -91,7 +90,7 @@ async def test_a_full_volume_gives_its_reserve_keeps_its_rows_and_grows(
 
         # With room again, the reserve is made again.
         await begin(hub, full.user, SMALL)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(30):
             while not reserve.exists():
                 await asyncio.sleep(0.1)
         await hub.stop_lab(full.user)
@@ -153,7 +152,7 @@ async def _fill(hub: Hub, full: Stored) -> int:
             await pod.sql(one)
             written += rows_at_once
     # A table that cannot grow is an error; a write-ahead log that cannot is the server's end.
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(120):
         while (full.volume / ".jhub-safety-reserve").exists():
             # The latter: the server's container is between two runs.
             with suppress(CommandFailed, aiohttp.WSServerHandshakeError):
@@ -169,7 +168,7 @@ async def _fill(hub: Hub, full: Stored) -> int:
 
 async def _told_by_a_poll(hub: Hub, user: str) -> bool:
     """The hub looks at each lab every few seconds."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(60):
         while not (hub.log_lines("Database postgres of", user, "The reserve has been given")):
             await asyncio.sleep(0.5)
     return json.dumps(await counted(hub)).count("disk-full") == 1

@@ -23,13 +23,14 @@ from tests.cluster.databases import LabPod, database_claim, light_with_databases
 from tests.cluster.hubs import Hub, Setup
 from tests.cluster.shell import Answer
 from tests.cluster.space import ROOT
-from tests.cluster.waiting import PATIENCE, until
+from tests.cluster.waiting import until
 
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
+TIMEOUT = 240.0
 OLD, NEW, NEXT = "postgres:15", "postgres:17", "postgres:18"
 #: One that both images of the local cluster have.
 EXTENSION = "pg_trgm"
@@ -131,7 +132,7 @@ class Site:
 
     async def run(self, *arguments: str) -> Answer:
         async with self.command(*arguments) as process:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 out, err = await process.communicate()
             assert process.returncode is not None
             assert b"Traceback" not in err, err.decode()
@@ -277,10 +278,10 @@ async def test_a_pod_that_is_killed_while_it_loads_leaves_the_old_data_and_a_new
         async def loading() -> bool:
             return (volume / "data.new-17" / "postmaster.pid").exists()
 
-        await until(loading)
+        await until(loading, 90)
         (pod,) = await site.pods()
         await LabPod(site.space, pod.metadata.name, pod.metadata.uid).lose_its_node()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             out, _ = await command.communicate()
         assert command.returncode == 1
     assert "run this again" in json.loads(out)["outcomes"][0]["result"]
@@ -301,7 +302,7 @@ async def test_a_command_that_is_killed_leaves_its_pod_and_the_next_one_waits_fo
     old = tree(volume / "data")
     images = (f"--from-image={OLD}", f"--to-image={NEW}", "--yes", "--json")
     async with site.command("upgrade", "dora", *images) as command:
-        await until(site.pods)
+        await until(site.pods, 90)
         command.kill()
         await command.wait()
 
@@ -324,7 +325,7 @@ async def test_a_lab_that_starts_meanwhile_is_held_off_and_told(site: Site):
         async def begun() -> bool:
             return (volume / ".jhub-safety-upgrading").exists()
 
-        await until(begun)
+        await until(begun, 90)
         (pod,) = await site.pods()
         moving = LabPod(site.space, pod.metadata.name, pod.metadata.uid)
         stopped = await asyncio.to_thread(moving.processes)
@@ -339,7 +340,7 @@ async def test_a_lab_that_starts_meanwhile_is_held_off_and_told(site: Site):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
         assert [one["code"] for one in row["notices"]] == ["busy"]
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             out, err = await command.communicate()
         assert command.returncode == 0, out + err
     await site.hub.stop_lab("emil")
@@ -444,7 +445,7 @@ async def test_the_way_by_hand_works_as_it_is_written(site: Site):
     async def runs() -> bool:
         return (await site.space.pod("by-hand")).status.phase == "Running"
 
-    await until(runs)
+    await until(runs, 90)
     await pod.run("old", "sh", "-ec", in_old)
     errors = await pod.run("new", "sh", "-c", in_new)
     assert [line for line in errors.splitlines() if "ERROR" in line] == [

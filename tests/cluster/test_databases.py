@@ -22,7 +22,6 @@ from tests.cluster.databases import (
     with_databases,
 )
 from tests.cluster.hubs import Hub, Setup
-from tests.cluster.waiting import PATIENCE
 
 pytestmark = [
     pytest.mark.cluster,
@@ -148,7 +147,7 @@ async def test_a_lab_that_ends_by_itself_ends_its_database_cleanly(hub: Hub):
             await hans._json("POST", hans._lab("", "api/shutdown"))
         await pod.until_gone()
     assert_ended_cleanly(lines)
-    async with await hub.login("hans") as hans, asyncio.timeout(PATIENCE):
+    async with await hub.login("hans") as hans, asyncio.timeout(30):
         while not await hans._gone(""):
             await asyncio.sleep(0.2)
     await hub.start_lab("hans")

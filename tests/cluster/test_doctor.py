@@ -15,7 +15,6 @@ import pytest_asyncio
 
 from tests.cluster.hubs import QUICK, Hub, Setup
 from tests.cluster.space import ROOT
-from tests.cluster.waiting import PATIENCE
 
 pytestmark = [
     pytest.mark.cluster,
@@ -50,14 +49,14 @@ async def doctor(hub: Hub, kubeconfig: str) -> tuple[int, list[dict[str, Any]]]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(120):
         out, err = await process.communicate()
     assert b"Traceback" not in err, err.decode()
     return process.returncode or 0, json.loads(out)
 
 
 async def _until_logged(hub: Hub, *words: str) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(30):
         while not hub.log_lines(*words):
             await asyncio.sleep(0.1)
 

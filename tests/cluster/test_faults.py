@@ -29,7 +29,6 @@ from tests.cluster.faults import (
 )
 from tests.cluster.hubs import QUICK, UNHURRIED, Hub, Setup
 from tests.cluster.space import Home
-from tests.cluster.waiting import PATIENCE
 from tools.demo.client import ClientError
 from tools.demo.kube import USERNAME
 
@@ -41,6 +40,8 @@ SAFE = "Nothing was lost or changed"
 ALWAYS_LIST = """
 c.SafeKubeSpawner.claim_listing_max_age = 0
 """
+#: Seconds in which a healed cluster must have given everybody their home back.
+HEALED = 15.0
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ async def _is_refused(site: Site, audit, user: str, rule: Rule) -> None:
     audit.mark()
     site.proxy.break_(rule)
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(HEALED):
             # A listing from before may be shared for a moment: until the fault has been met.
             while rule.hits == 0:
                 page = await site.hub.refusal(user)
@@ -136,7 +137,7 @@ async def _is_refused(site: Site, audit, user: str, rule: Rule) -> None:
 async def _gets_home(site: Site, user: str) -> Home:
     """The next start that goes through; a listing that was taken in doubt may be kept a moment."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + PATIENCE
+    deadline = loop.time() + HEALED
     while True:
         try:
             return await site.hub.begin_lab(user)

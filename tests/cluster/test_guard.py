@@ -24,7 +24,6 @@ from jhub_safety.hubdb.guarding import Fingerprint
 from tests.cluster.faults import FaultProxy, Rule, status
 from tests.cluster.hubs import ADMIN, QUICK, UNHURRIED, Hub, Setup
 from tests.cluster.space import ROOT
-from tests.cluster.waiting import PATIENCE
 
 pytestmark = [
     pytest.mark.cluster,
@@ -32,6 +31,7 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
+LONG = 240.0
 GUARDED = QUICK + UNHURRIED + "c.DatabaseGuard.interval = 5\n"
 HOLD = GUARDED + 'c.DatabaseGuard.on_loss = "hold"\n'
 RECOVER = GUARDED + 'c.DatabaseGuard.on_loss = "recover"\n'
@@ -79,7 +79,7 @@ class Site:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(LONG):
             out, err = await process.communicate()
         assert b"Traceback" not in err, err.decode()
         print(f"$ jhub-safety db {command} {' '.join(rest)}\n{err.decode()}{out.decode()}")
@@ -96,8 +96,8 @@ class Site:
 
     async def start_and_hold(self) -> tuple[asyncio.Task[None], str]:
         """Start it; the task ends when it serves. The row for which it holds."""
-        starting = asyncio.create_task(self.hub.start(timeout=PATIENCE))
-        async with asyncio.timeout(PATIENCE):
+        starting = asyncio.create_task(self.hub.start(timeout=LONG))
+        async with asyncio.timeout(LONG):
             while True:
                 code, text = await self.get("/hub/health")
                 if code == 200 and "hold" in text:
@@ -107,7 +107,7 @@ class Site:
 
     async def ends(self) -> int:
         """Wait until the hub has ended by itself; its exit code."""
-        return await self.hub._wait(self.hub._started(), PATIENCE)
+        return await self.hub._wait(self.hub._started(), LONG)
 
     async def fingerprint(self) -> Fingerprint | None:
         """What is known, as it is in the cluster."""
@@ -120,7 +120,7 @@ class Site:
         return max(map(Fingerprint.parse, notes), key=lambda one: one.epoch, default=None)
 
     async def known(self, fits: Callable[[Fingerprint], bool]) -> Fingerprint:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(LONG):
             while True:
                 found = await self.fingerprint()
                 if found is not None and fits(found):
@@ -162,7 +162,7 @@ async def holding(site) -> Site:
     """The hub serves on a good database that is known, with on_loss = "hold"."""
     await site.set_up(HOLD)
     if not site.hub.running():
-        await site.hub.start(timeout=PATIENCE)
+        await site.hub.start(timeout=LONG)
     async with await site.hub.login("ada"):
         pass
     await site.known(lambda one: one.users == len(site.users()))
@@ -254,7 +254,7 @@ async def test_a_file_that_was_deleted_under_the_hub_is_put_back_whole(holding: 
     site.hub.database.unlink()
     assert await site.ends() == LOST_UNDER_IT
     assert site.users() == users
-    await site.hub.start(timeout=PATIENCE)
+    await site.hub.start(timeout=LONG)
     assert site.users() == users
     for rescued in site.hub.directory.glob("*.rescued-*"):
         rescued.unlink()
@@ -271,7 +271,7 @@ async def test_users_whom_the_hub_deletes_are_no_loss_even_when_it_is_killed(hol
         await site.known(lambda one: one.users == before.users - 40)
     assert site.hub.running()
     await site.hub.kill()
-    await site.hub.start(timeout=PATIENCE)
+    await site.hub.start(timeout=LONG)
     assert not site.hub.log_lines("fewer-users")
 
 
@@ -300,7 +300,7 @@ async def test_recovery_waits_for_an_api_server_that_fails(site: Site):
     hub = site.hub
     async with FaultProxy(hub.cluster.kubeconfig) as proxy:
         await site.set_up(RECOVER, server=proxy.url)
-        await hub.start(timeout=PATIENCE)
+        await hub.start(timeout=LONG)
         home = await hub.start_lab("ada")
         await site.known(lambda one: one.users == len(site.users()))
         claims = await hub.space.uids()
@@ -340,11 +340,11 @@ async def test_everybody_gets_their_own_home_back_whatever_named_it(space_factor
     site = Site(hub, hub.directory)
     for name, user in owners:
         hub.remember(user, {"pvc_name": name, "kubespawner_version": "7.1.0"})
-    await hub.start(timeout=PATIENCE)
+    await hub.start(timeout=LONG)
     await site.known(lambda one: one.users >= len(owners))
     await hub.kill()
     hub.database.unlink()
-    await hub.start(timeout=PATIENCE)
+    await hub.start(timeout=LONG)
     users = site.users()
     assert set(homes) <= set(users)
     assert all(users.values())
@@ -363,7 +363,7 @@ async def test_the_save_of_2017_costs_an_open_notebook_no_more_than_a_login(
     space = await space_factory()
     hub = await hub_factory(space, Setup(extra=RECOVER, real_labs=True))
     site = Site(hub, hub.directory)
-    await hub.start(timeout=PATIENCE)
+    await hub.start(timeout=LONG)
     home = await hub.start_lab("ada")
     async with await hub.login("ada") as before:
         kernel = await before.open_kernel()
@@ -373,14 +373,14 @@ async def test_the_save_of_2017_costs_an_open_notebook_no_more_than_a_login(
 
         site.save()
         assert await site.ends() == LOST_UNDER_IT
-        await hub.start(timeout=PATIENCE)
+        await hub.start(timeout=LONG)
         assert hub.log_lines("It was made again in")
         assert site.journal("end-hub") == [("no-tables", "done")]
         assert site.journal("recover-database") == [("no-tables", "done")]
         for reason in ("HubDatabaseLost", "HubDatabaseRecovered"):
             assert len(await space.events(reason)) == 1
         async with await hub.login("ada") as ada:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(LONG):
                 while not ((model := await ada.server()) and model["ready"]):
                     await asyncio.sleep(0.3)
             assert (await ada.kernel_exec(kernel, "print(unsaved)")).strip() == "42"

@@ -24,6 +24,7 @@ pytestmark = [
 
 ALL_PODS = r"/api/v1/pods$"
 POD = r"/api/v1/namespaces/[^/]+/pods/[^/]+$"
+DEADLINE = 60.0
 #: What the documentation asks for: the Roles of the hub's namespace, in all of them.
 RULES = [
     {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["create"]},
@@ -136,7 +137,7 @@ async def test_a_lab_deleted_in_its_users_namespace_is_cleared(site: Site):
     async def cleared() -> bool:
         return await site.server(ada) is None
 
-    await until(cleared)
+    await until(cleared, DEADLINE)
     assert await site.verdicts() == {lise: "in step"}
     await site.start(ada)
     after = await site.pods()
@@ -158,7 +159,7 @@ async def test_a_hub_that_starts_without_an_api_server_serves_and_loses_nothing(
         async def tried() -> bool:
             return all(rule.hits > 2 for rule in rules)
 
-        await until(tried)
+        await until(tried, DEADLINE)
         assert site.hub.running()
         for user in site.users:
             model = await site.server(user)
@@ -172,7 +173,7 @@ async def test_a_hub_that_starts_without_an_api_server_serves_and_loses_nothing(
         assert all(models), models
         return all(model and model["ready"] for model in models)
 
-    await until(ready)
+    await until(ready, DEADLINE)
     assert site.hub.running()
     assert await site.pods() == before
     assert await site.verdicts() == dict.fromkeys(site.users, "in step")

@@ -16,7 +16,6 @@ from tests.cluster.databases import POSTGRES, POSTGRES_IMAGE, LabPod, light_with
 from tests.cluster.hubs import Hub, Setup
 from tests.cluster.space import Space
 from tests.cluster.volumes_on_node import node_pid, owners, read_only_file_system, volume_on_node
-from tests.cluster.waiting import PATIENCE
 from tools.cluster import ClusterInfo
 
 pytestmark = [
@@ -196,7 +195,7 @@ async def test_it_may_do_three_things_and_sees_nothing_but_the_folders(
         hub.space.name, {"metadata": {"name": "look"}, "spec": spec}
     )
     pod = LabPod(hub.space, "look", created.metadata.uid)
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(60):
         while ((await pod.read()) or {})["status"]["phase"] not in ("Succeeded", "Failed"):
             await asyncio.sleep(0.1)
     said = (await pod.log(ownership.NAME)).split("\n")

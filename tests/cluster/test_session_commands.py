@@ -18,7 +18,6 @@ from tests.cluster.hubs import QUICK, Setup
 from tests.cluster.shell import Shell
 from tests.cluster.space import Home
 from tests.cluster.test_startup import POD, POD_LIST
-from tests.cluster.waiting import PATIENCE
 
 pytestmark = [
     pytest.mark.cluster,
@@ -181,7 +180,7 @@ async def test_a_pause_survives_a_restart_and_nothing_overrides_it_but_its_end(s
     await site.hub.restart(kill=True)
     await site.hub.start_lab("rosalind")
     await site.hub.space.end_pod(LAB("rosalind"))
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(60):
         while await site.verdicts() != {"rosalind": "ended"}:
             await asyncio.sleep(0.5)
 
@@ -202,7 +201,7 @@ async def test_a_pause_survives_a_restart_and_nothing_overrides_it_but_its_end(s
     assert (done.status, done.out) == (0, f"clear-session rosalind ({LAB('rosalind')}): done\n")
     assert ("rosalind", "") not in site.sessions()
     # What is left of the lab goes with its session.
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(30):
         while LAB("rosalind") in await site.hub.space.pods():
             await asyncio.sleep(0.5)
 

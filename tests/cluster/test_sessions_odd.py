@@ -55,6 +55,7 @@ DELETED = """
 c.SessionReconciler.orphans = "delete"
 c.SessionReconciler.orphan_age = 5
 """
+DEADLINE = 90.0
 #: Enough of them for whatever wants to be seen two or three times.
 SEVERAL = 12
 
@@ -91,7 +92,7 @@ async def passes(hub: Hub, outcome: str, number: int) -> None:
     async def enough() -> bool:
         return await counted(hub, outcome) - before >= number
 
-    await until(enough)
+    await until(enough, DEADLINE)
 
 
 async def counted(hub: Hub, outcome: str) -> float:
@@ -135,8 +136,8 @@ async def test_a_lab_that_never_gets_a_node_is_stopped_and_its_user_starts_again
     async def written() -> bool:
         return bool(hub.log_lines("journal", "stop-server", lab, '"done"', since=mark))
 
-    await until(gone)
-    await until(written)
+    await until(gone, DEADLINE)
+    await until(written, DEADLINE)
     # What a session leaves behind is what an ordinary stop leaves behind: nothing but the home.
     assert not any(user in str(row) for rows in hub.rows().values() for row in rows)
     await site.begin_again()
@@ -158,7 +159,7 @@ async def test_a_lab_that_waits_for_a_node_within_the_limit_is_waited_for(site: 
     async def gone() -> bool:
         return await hub.space.pods() == {}
 
-    await until(gone)
+    await until(gone, DEADLINE)
 
 
 # Labs without a session
@@ -187,7 +188,7 @@ async def test_only_an_orphan_is_deleted_and_nobody_elses_lab(site: Site):
     async def gone() -> bool:
         return "jupyter-emmy" not in await space.pods()
 
-    await until(gone)
+    await until(gone, DEADLINE)
     await passes(hub, "done", SEVERAL)
     # That pod, no other, and no claim.
     del before["jupyter-emmy"]
@@ -303,7 +304,7 @@ async def test_labs_that_an_empty_listing_misses_are_read_one_by_one_and_stay(qu
 
     try:
         # Missing often enough, and long enough: now it is the live read that decides.
-        await until(each_was_read)
+        await until(each_was_read, DEADLINE)
         await passes(hub, "done", 3)
     finally:
         quiet.proxy.heal()

@@ -67,7 +67,7 @@ async def test_a_start_that_hangs_is_given_up_and_the_next_one_works(hub: Hub, p
             async def asked() -> bool:
                 return rule.hits > 0
 
-            await until(asked)
+            await until(asked, 60)
             assert await _pending(hub, "ada") == "spawn"
             assert await _unstick(hub, "ada") == "done: pending spawn was given up"
             assert await _pending(hub, "ada") is None
@@ -93,7 +93,7 @@ async def test_a_stop_that_hangs_is_given_up_and_the_lab_is_taken_up_again(
             async def asked() -> bool:
                 return rule.hits > 0
 
-            await until(asked)
+            await until(asked, 60)
             assert await _pending(hub, "grace") == "stop"
             assert await _unstick(hub, "grace") == "done: pending stop was given up"
             assert await _pending(hub, "grace") is None

@@ -11,6 +11,7 @@ from tests.cluster.hubs import QUICK, UNHURRIED, Hub, Setup
 
 pytestmark = [
     pytest.mark.cluster,
+    pytest.mark.hub,
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
@@ -110,7 +111,6 @@ async def test_each_user_gets_their_own_volumes_and_the_hubs_own_mounts_stay(hub
     await hub.stop_lab("ada")
 
 
-@pytest.mark.hub
 async def test_a_known_volume_costs_one_read_and_is_kept_over_a_lost_database(hub: Hub):
     await hub.start_lab("grace")
     before = await hub.space.uids()

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.space import Space
-from tests.cluster.waiting import PATIENCE
 from tools.cluster import ClusterInfo
 from tools.cluster.namespace import HOLDER
 from tools.cluster.paths import Instance
@@ -85,7 +84,7 @@ def _in_node(cluster: ClusterInfo, *argv: str) -> None:
 
 async def _unmount(cluster: ClusterInfo, path: str) -> None:
     # Its last container may be a moment away from its end.
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(30):
         while True:
             try:
                 return _in_node(cluster, "umount", path)

@@ -331,3 +331,22 @@ def test_a_recovery_that_fails_half_way_says_where_the_old_one_is(hub, file, mon
         f"the hub's database cannot be used: OperationalError. What was left of it is {aside}"
     )
     assert aside.read_bytes() == b"no database at all" * 999
+
+
+def test_a_recovery_that_may_have_begun_does_not_say_that_nothing_was_changed(
+    hub, file, monkeypatch
+):
+    guard = HubGuard(GuardedHub(hub, None))
+    asyncio.run(guard.hub.with_guard(lambda one: one.take()))
+    file.write_bytes(b"")
+    case, decision = guard._look()
+
+    async def everybody():
+        return Gathered(People(frozenset({"ada"})), ())
+
+    async def cut_off(_):
+        raise Doubt("the disk is full")
+
+    monkeypatch.setattr(guard.hub, "gather", everybody)
+    monkeypatch.setattr(guard, "_restore", cut_off)
+    assert guard._recover(case, decision) == "the disk is full. Nothing was deleted"

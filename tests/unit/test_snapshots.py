@@ -240,15 +240,19 @@ def test_names_sort_by_time_and_two_of_one_moment_differ(database, tmp_path):
     assert all(one.verified for one in listed)
 
 
+def without_users(file: Path) -> Path:
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript("DELETE FROM users; DELETE FROM spawners;")
+    return file
+
+
 def test_the_newest_that_holds_users_is_the_one_to_restore(database, tmp_path):
     """The newest of a database that was emptied is good, and of no use."""
     where = shelf(tmp_path / "kept")
     file = tmp_path / "hub.sqlite"
     shutil.copyfile(database, file)
     good = take(file, where)
-    with closing(sqlite3.connect(file)) as connection:
-        connection.executescript("DELETE FROM users; DELETE FROM spawners;")
-    emptied = take(file, where)
+    emptied = take(without_users(file), where)
     listed = snapshot.listing(where)
     assert [one.name for one in listed] == [good.name, emptied.name]
     newest = snapshot.newest_verified(listed)
@@ -277,9 +281,7 @@ def test_one_without_users_never_comes_before_the_last_that_knows_them(database,
     replaced = snapshot.take(address(str(database)), where, purpose=snapshot.BEFORE_RESTORE)
     file = tmp_path / "hub.sqlite"
     shutil.copyfile(database, file)
-    with closing(sqlite3.connect(file)) as connection:
-        connection.executescript("DELETE FROM users; DELETE FROM spawners;")
-    emptied = take(file, where)
+    emptied = take(without_users(file), where)
     listed = snapshot.listing(where)
     assert [one.name for one in listed] == [replaced.name, emptied.name]
     newest = snapshot.newest_verified(listed)

@@ -26,9 +26,9 @@ import aiohttp
 from yarl import URL
 
 READY_TIMEOUT = 120.0
-KERNEL_TIMEOUT = 120.0
+KERNEL_TIMEOUT = 60.0
 # The hub knows a lab is ready a moment before a freshly added route answers.
-ROUTE_TIMEOUT = 60.0
+ROUTE_TIMEOUT = 20.0
 POLL_SECONDS = 0.2
 _NO_URL = URL()
 

@@ -22,7 +22,7 @@ import aiohttp
 
 from .identity import Identity
 
-START_TIMEOUT = 120.0
+START_TIMEOUT = 60.0
 STOP_TIMEOUT = 30.0
 TAIL_LINES = 40
 # What a hub's directory holds, beside jupyterhub.sqlite and jupyterhub_cookie_secret.

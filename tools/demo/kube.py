@@ -12,7 +12,7 @@ from typing import Any, Self
 from kubernetes_asyncio import client, config
 
 USERNAME = "hub.jupyter.org/username"
-GONE_TIMEOUT = 120.0
+GONE_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True)
