@@ -176,24 +176,27 @@ class KubernetesInventory(Inventory):
         seen = {lab.name: lab for lab in labs}
         # Read again when anything of it has changed: it may be another of that name.
         self._known = {key: one for key, one in self._known.items() if seen.get(key[1]) == one[0]}
-        unknown = seen.keys() - {name for _, name in self._known}
+        # A copy: while labs are asked for, a relink forgets the one that it takes up, and a survey
+        # of that moment said of another lab that nobody knows whose it is (seen in a test).
+        found = dict(self._known)
+        unknown = seen.keys() - {name for _, name in found}
         limit = asyncio.Semaphore(AT_ONCE)
 
         async def ask(name: str) -> None:
             async with limit:
                 try:
-                    found = await labtable.metadata(
+                    items = await labtable.metadata(
                         self._api, self._namespace, name, timeout=self._timeout
                     )
-                    identities = [_identity(item) for item in found]
+                    identities = [_identity(item) for item in items]
                 except (Doubt, AttributeError, KeyError, TypeError, ValueError) as error:
                     self.log.warning("Whose lab %s is, is not known: %s", name, error)
                     return
             for one in identities:
-                self._known[one.namespace, name] = seen[name], one
+                found[one.namespace, name] = self._known[one.namespace, name] = seen[name], one
 
         await asyncio.gather(*map(ask, unknown))
-        return {key: identity for key, (_, identity) in self._known.items()}
+        return {key: identity for key, (_, identity) in found.items()}
 
     async def read(self, namespace: str, name: str) -> Pod | None:
         """One lab whole, its environment included; for a relink.

@@ -216,6 +216,27 @@ async def test_a_lab_is_asked_for_once_while_it_is_there(make, server):
     assert len(server.requests) == 2
 
 
+async def test_a_lab_that_is_taken_up_meanwhile_is_known_to_a_survey_of_that_moment(make, server):
+    """A relink reads its lab anew, while a survey waits for whose another one is."""
+    inventory = make()
+    bob = replace(lab(), name="jupyter-bob")
+    server.answers(partials(partial()))
+    await inventory.identify([lab()])
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def bobs(request):
+        arrived.set()
+        await go_on.wait()
+        return await partials(partial("jupyter-bob"))(request)
+
+    server.answers(bobs, pod())
+    survey = asyncio.ensure_future(inventory.identify([lab(), bob]))
+    await arrived.wait()
+    await inventory.read(NAMESPACE, NAME)
+    go_on.set()
+    assert set(await survey) == {(NAMESPACE, NAME), (NAMESPACE, "jupyter-bob")}
+
+
 @pytest.mark.parametrize(
     "changed",
     [{"ip": "10.88.0.8"}, {"node": "node-2"}, {"words": "Error", "state": LabState.ENDED}],
