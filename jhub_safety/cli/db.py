@@ -13,6 +13,7 @@ from rich.table import Table
 from jhub_safety.cli.connection import command_line_journal, console, notes, shown
 from jhub_safety.cli.dbreview import show_review
 from jhub_safety.cli.dbsite import DbSite, progress, with_db
+from jhub_safety.cli.holding import no_snapshot_option, nobody_else, snapshot_before
 from jhub_safety.errors import SafetyError
 from jhub_safety.hub.recovering import configured_admins
 from jhub_safety.hubdb.engines import address
@@ -173,14 +174,15 @@ async def restore(
         click.confirm("Go on?", abort=True, err=True)
         # Somebody may have started it while the plan was read.
         await site.be_sure_that_it_is_down()
-    outcome = await _carried_out(
-        site,
-        "restore",
-        proposal["plan"],
-        told={"restore-database": {"review": review.brief()}},
-        **asked,
-        identity=proposal["identity"],
-    )
+    with nobody_else(site.address.plain):
+        outcome = await _carried_out(
+            site,
+            "restore",
+            proposal["plan"],
+            told={"restore-database": {"review": review.brief()}},
+            **asked,
+            identity=proposal["identity"],
+        )
     if not as_json:
         console.print(shown(f"Restored: {outcome['users']} users, from {outcome['snapshot']}"))
         if outcome["aside"]:
@@ -200,17 +202,24 @@ async def restore(
 )
 @click.option("--rehearse", is_flag=True, help="Although a hub is running.")
 @click.option("--dry-run", is_flag=True, help="Look for what would not fit, and do nothing.")
+@no_snapshot_option
 @yes_option
 @json_option
 @with_db
 async def migrate(
-    site: DbSite, target: str, rehearse: bool, dry_run: bool, yes: bool, as_json: bool
+    site: DbSite,
+    target: str,
+    rehearse: bool,
+    dry_run: bool,
+    no_snapshot: bool,
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """Copy the hub's database to another engine, every table and every value.
 
-    The source stays as it is. What a running hub writes meanwhile is not in the copy, so it is
-    refused while one is alive. A password on the command line is seen by others on this machine:
-    rather set JHUB_SAFETY_MIGRATE_TO.
+    The source stays as it is, and a snapshot of it is made before, but for a rehearsal. What a
+    running hub writes meanwhile is not in the copy, so it is refused while one is alive. A password
+    on the command line is seen by others on this machine: rather set JHUB_SAFETY_MIGRATE_TO.
     """
     notes.print(shown(site.header()))
     to = address(target)
@@ -227,6 +236,8 @@ async def migrate(
     _require_no_refusal(proposal["plan"])
     if not yes:
         click.confirm("Go on?", abort=True, err=True)
+    if not (no_snapshot or rehearse):
+        await snapshot_before(site.backups, "jhub-safety db migrate")
     outcome = await _carried_out(site, "migrate", proposal["plan"], target=to.plain)
     if not as_json:
         console.print(f"Copied and compared: {outcome['tables']} tables, {outcome['rows']} rows.")

@@ -14,7 +14,12 @@ from rich.table import Table
 from sqlalchemy import make_url
 
 from jhub_safety.cli.connection import console, notes, shown
-from jhub_safety.cli.holding import back_up_first, be_sure_that_nobody_serves, no_snapshot_option
+from jhub_safety.cli.holding import (
+    back_up_first,
+    be_sure_that_nobody_serves,
+    no_snapshot_option,
+    nobody_else,
+)
 from jhub_safety.cli.hubaccess import Site, with_site
 from jhub_safety.cli.hubalive import row_of_hold
 from jhub_safety.cluster.claims import ClaimsApi
@@ -42,6 +47,7 @@ from jhub_safety.hubdb.known import had_homes, known_of
 from jhub_safety.recovery.rebuild import from_csv, to_csv
 from jhub_safety.sessions.kubernetes import KubernetesInventory
 
+CHANGED = "the database has changed meanwhile. Nothing was changed; run it again"
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
@@ -226,13 +232,18 @@ async def rebuild_command(
         click.confirm("Go on?", abort=True, err=True)
     await be_sure_that_nobody_serves(site, "jhub-safety db rebuild")
     if (await guard.look())[1] != decision:
-        raise SafetyError("the database has changed meanwhile. Nothing was changed; run it again")
+        raise SafetyError(CHANGED)
     if not no_snapshot and case.condition.state is State.USABLE:
         await back_up_first(site, "jhub-safety db rebuild")
     everything = site.hub.everything
     kwargs = everything.JupyterHub.get("db_kwargs") or {}
-    aside = set_aside(site.db_url) if case.condition.state is State.CORRUPT else None
-    with Progress(console=notes, transient=True) as progress:
+    with (
+        nobody_else(site.db_url, kwargs.get("connect_args")),
+        Progress(console=notes, transient=True) as progress,
+    ):
+        if (await guard.look())[1] != decision:
+            raise SafetyError(CHANGED)
+        aside = set_aside(site.db_url) if case.condition.state is State.CORRUPT else None
         task = progress.add_task("Writing users", total=len(people.users))
         written = await asyncio.to_thread(
             rebuild,
@@ -243,7 +254,7 @@ async def rebuild_command(
             former=former_identity(case),
             advance=lambda count: progress.advance(task, count),
         )
-    await guard.take()
+        await guard.take()
     if as_json:
         record = {
             "users": written.users,

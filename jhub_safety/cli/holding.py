@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
 import click
 
 from jhub_safety.checked import check_section
 from jhub_safety.cli.connection import command_line_journal, notes, shown
 from jhub_safety.cli.hubaccess import Site
 from jhub_safety.cli.hubalive import row_of_hold, sign_of_life
-from jhub_safety.errors import Doubt, SafetyError
+from jhub_safety.errors import Conflict, Doubt, SafetyError
+from jhub_safety.hubdb.alone import alone
 from jhub_safety.hubdb.backup import Backups, DatabaseBackup
 
 no_snapshot_option = click.option(
@@ -36,17 +41,36 @@ async def be_sure_that_nobody_serves(site: Site, command: str) -> None:
         )
 
 
+@contextmanager
+def nobody_else(url: str, connect_args: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """While a database is made again. Raises Conflict when another process does that, Doubt."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(alone(url, connect_args))
+        except Conflict as conflict:
+            raise Conflict(
+                f"{conflict}: a hub, or another command. Nothing was changed. What it has come to "
+                "shows: jhub-safety db status"
+            ) from conflict
+        yield
+
+
 async def back_up_first(site: Site, command: str) -> None:
+    """As :func:`snapshot_before`, of this hub's database."""
+    everything = site.hub.everything
+    check_section(DatabaseBackup, everything)
+    settings = DatabaseBackup(config=everything)
+    backups = Backups(settings, site.db_url, site.hub.hub_name, journal=command_line_journal())
+    await snapshot_before(backups, command)
+
+
+async def snapshot_before(backups: Backups, command: str) -> None:
     """A snapshot of a database that is about to be changed, where there is a place for one.
 
     Raises:
         SafetyError: it could not be made.
     """
-    everything = site.hub.everything
-    check_section(DatabaseBackup, everything)
-    settings = DatabaseBackup(config=everything)
-    backups = Backups(settings, site.db_url, site.hub.hub_name, journal=command_line_journal())
-    if not settings.where(site.db_url):
+    if not backups.request("")["destination"]:
         notes.print("Without a snapshot before: DatabaseBackup.destination names no place.")
         return
     try:

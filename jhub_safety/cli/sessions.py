@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import Any
 
 import click
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from jhub_safety.cli.connection import console, notes, records_of, shown
+from jhub_safety.cli.holding import back_up_first, no_snapshot_option
 from jhub_safety.cli.hubaccess import Access, Site, access, with_site
 from jhub_safety.cli.pausing import pause, resume
 from jhub_safety.cli.sessiontable import (
@@ -154,15 +156,23 @@ async def _picture(
 @click.argument("user")
 @server_option
 @click.option("--forget-user", "forget", is_flag=True, help="Also remove the user from the hub.")
+@no_snapshot_option
 @yes_option
 @json_option
 @with_site
 async def delete(
-    site: Site, user: str, server: str | None, forget: bool, yes: bool, as_json: bool
+    site: Site,
+    user: str,
+    server: str | None,
+    forget: bool,
+    no_snapshot: bool,
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """End USER's sessions: their labs, routes and session rows. Never their claims.
 
-    It can be run again; what is gone already is left alone.
+    It can be run again; what is gone already is left alone. Before a user is forgotten, a
+    snapshot of the database is made.
     """
     if forget and server is not None:
         raise click.UsageError("--forget-user is about the whole user; leave out --server.")
@@ -177,7 +187,12 @@ async def delete(
         if forget and proposal["plan"]["actions"]:
             _spell_out(user, records)
         nothing = "no session, no route, no lab" + (", no user" if forget else "")
-        await _carry_out(hub, proposal, yes, as_json, f"{user} has {nothing}")
+        before = (
+            None
+            if no_snapshot or not forget
+            else _snapshot_of(site, f"delete {user} --forget-user")
+        )
+        await _carry_out(hub, proposal, yes, as_json, f"{user} has {nothing}", before)
 
 
 def _with_nothing_to_do(proposal: dict[str, Any]) -> dict[str, Any]:
@@ -235,13 +250,23 @@ async def unstick(site: Site, user: str, server: str | None, yes: bool, as_json:
 @click.option("--dry-run", is_flag=True, help="Print the plan and do nothing.")
 @click.option("--wait", is_flag=True, help="Look twice, a minute apart, for what is missing.")
 @click.option("--over-cap", is_flag=True, help="Yes, so many labs are gone: believe it.")
+@no_snapshot_option
 @yes_option
 @json_option
 @with_site
 async def reconcile(
-    site: Site, dry_run: bool, wait: bool, over_cap: bool, yes: bool, as_json: bool
+    site: Site,
+    dry_run: bool,
+    wait: bool,
+    over_cap: bool,
+    no_snapshot: bool,
+    yes: bool,
+    as_json: bool,
 ) -> None:
-    """Compare all sessions with all labs now, as the hub does every few minutes."""
+    """Compare all sessions with all labs now, as the hub does every few minutes.
+
+    With --over-cap a snapshot of the database is made before anything is cleared.
+    """
     async with access(site) as hub:
         with notes.status("Looking"):
             proposal = await hub.propose("reconcile", over_cap=over_cap)
@@ -261,7 +286,9 @@ async def reconcile(
                 _print_result(proposal, None, as_json)
                 raise SafetyError(f"nothing was done. {_how_to_go_on(proposal['dry'])}")
             notes.print(f"[yellow]This would be done all the same.[/] {_way_back(proposal['dry'])}")
-        await _carry_out(hub, proposal, yes, as_json, "what was found asks for no change")
+        before = None if no_snapshot or not over_cap else _snapshot_of(site, "reconcile --over-cap")
+        nothing = "what was found asks for no change"
+        await _carry_out(hub, proposal, yes, as_json, nothing, before)
 
 
 def _unsettled(site: Site, proposal: Record) -> bool:
@@ -317,8 +344,17 @@ def _show(site: Site, proposal: Record) -> None:
     print_plan(proposal["plan"])
 
 
+def _snapshot_of(site: Site, command: str) -> Callable[[], Awaitable[None]]:
+    return partial(back_up_first, site, f"jhub-safety sessions {command}")
+
+
 async def _carry_out(
-    hub: Access, proposal: dict[str, Any], yes: bool, as_json: bool, nothing: str
+    hub: Access,
+    proposal: dict[str, Any],
+    yes: bool,
+    as_json: bool,
+    nothing: str,
+    before: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Ask, execute the very plan that was shown, say what came of each action."""
     outcomes: list[dict[str, Any]] = []
@@ -327,6 +363,8 @@ async def _carry_out(
     else:
         if not yes:
             click.confirm("Go on?", abort=True, err=True)
+        if before is not None:
+            await before()
         with notes.status("At work; a lab may take a minute to end"):
             outcomes = await hub.execute(proposal)
     _print_result(proposal, outcomes, as_json)

@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 from jupyterhub.app import JupyterHub
 
 from jhub_safety import metrics
-from jhub_safety.errors import Doubt, SafetyError
+from jhub_safety.errors import Conflict, Doubt, SafetyError
 from jhub_safety.hub.apart import apart
 from jhub_safety.hub.guarded import GuardedHub
 from jhub_safety.hub.holding import Hold
 from jhub_safety.hub.recovering import (
+    Gathered,
     RunningLab,
     configured_admins,
     former_identity,
@@ -24,6 +25,7 @@ from jhub_safety.hub.recovering import (
 from jhub_safety.hub.snapshots import backups_of, restore_newest, restored_for_review
 from jhub_safety.hub.watching import Watch
 from jhub_safety.hubdb import repair
+from jhub_safety.hubdb.alone import alone
 from jhub_safety.hubdb.guarding import Case, Decision, Row, Verdict
 from jhub_safety.hubdb.identity import Identity
 from jhub_safety.hubdb.records import read
@@ -60,10 +62,14 @@ class HubGuard:
                 case, decision = self._look()
                 metrics.DATABASE_GUARD.labels(decision.row, decision.verdict).inc()
                 if decision.verdict in (Verdict.SERVE, Verdict.ALARM):
-                    self._first = decision.row is Row.FIRST_START
-                    self._serve(decision, held)
-                    return
-                if decision.verdict is Verdict.RECOVER:
+                    at_work = self._at_work()
+                    if not at_work:
+                        self._first = decision.row is Row.FIRST_START
+                        self._serve(decision, held)
+                        return
+                    if held is None or decision.row != held.row:
+                        held = self._say_hold(decision, f"{at_work}. Nothing was changed", held)
+                elif decision.verdict is Verdict.RECOVER:
                     if time.monotonic() - self._tried >= RETRY:
                         self._tried = time.monotonic()
                         problem = self._recover(case, decision)
@@ -86,11 +92,35 @@ class HubGuard:
 
     def _recover(self, case: Case, decision: Decision) -> str | None:
         """Why it was not; None: it was made again, or is not as it was. To be looked at anew."""
-        begun = time.monotonic()
+        try:
+            gathered = apart(self.hub.gather)
+            with alone(self._app.db_url, self._connect_args):
+                return self._make_again(case, decision, gathered)
+        except SafetyError as error:
+            self.hub.write("recover-database", decision, f"failed: {error}")
+            return f"{error}. Nothing was changed"
+
+    @property
+    def _connect_args(self) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self._app.db_kwargs.get("connect_args")
+        return found
+
+    def _at_work(self) -> str:
+        """Why a database that is in order is not served on yet: it may be the half of one."""
+        try:
+            with alone(self._app.db_url, self._connect_args, looking=True):
+                return ""
+        except Conflict as conflict:
+            return str(conflict)
+        except Doubt as doubt:
+            # It was looked at just now, and is in order.
+            self._app.log.warning("Whether another process works on the database: %s", doubt)
+            return ""
+
+    def _make_again(self, case: Case, decision: Decision, gathered: Gathered) -> str | None:
         aside: object = ""
         begun_to_change = False
         try:
-            gathered = apart(self.hub.gather)
             # Another hub, or a person, may have made it good meanwhile.
             if self._look()[1] != decision:
                 self._tried = -RETRY
@@ -119,7 +149,7 @@ class HubGuard:
             return f"{error}. Nothing was {'deleted' if begun_to_change else 'changed'}"
         self.to_relink = gathered.labs
         done = {
-            "seconds": round(time.monotonic() - begun, 1),
+            "seconds": round(time.monotonic() - self._tried, 1),
             "aside": str(aside),
             "snapshot": restored["snapshot"] if restored else "",
             "restored_users": restored["users"] if restored else 0,

@@ -124,3 +124,49 @@ c.JupyterHub.upgrade_db = True
     assert await space.pods() == labs
     assert await space.home_of("ada") == home
     await hub.stop_lab("ada")
+
+
+# A large snapshot from a slow place: each hub finds the database lost before the other is done.
+SLOWLY = """
+import asyncio
+from jhub_safety.hub.guarding import HubGuard
+
+at_once = HubGuard._restore
+
+async def slowly(self, former):
+    await asyncio.sleep(8)
+    return await at_once(self, former)
+
+HubGuard._restore = slowly
+"""
+
+
+async def test_of_two_hubs_that_start_at_once_on_a_lost_database_one_makes_it_again(
+    space_factory, hub_factory, tmp_path
+):
+    """As with a rollout that lets the old pod and the new one overlap."""
+    space = await space_factory()
+    folder = tmp_path / "snapshots"
+    folder.mkdir()
+    first = await hub_factory(space, Setup(extra=_settings(folder) + SLOWLY))
+    shared = f'\nc.JupyterHub.db_url = "sqlite:///{first.database}"\n'
+    second = await hub_factory(space, Setup(extra=_settings(folder) + SLOWLY + shared))
+    await first.start()
+    await first.start_lab("ada")
+    await _until(lambda: _verified(folder))
+    labs = await space.pods()
+    await first.kill()
+
+    mark = len(first.log_text())
+    first.empty_the_database()
+    await asyncio.gather(first.start(), second.start())
+    told = first.log_since(mark) + second.log_text()
+    assert told.count("It was made again") == 1
+    assert told.count("Not recovered: another process is making the database again") == 1
+    for hub in (first, second):
+        async with await hub.login(ADMIN) as admin:
+            users = {one["name"] for one in await admin.api("GET", "users")}
+            assert users == {ADMIN, "ada"}
+    assert await space.pods() == labs
+    await second.stop()
+    await first.stop_lab("ada")

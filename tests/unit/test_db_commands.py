@@ -162,6 +162,32 @@ def test_what_cannot_be_copied_before_is_not_repaired_unless_told(world):
     assert snapshots(world) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "made"),
+    [
+        pytest.param(["--yes"], 1, id="as asked"),
+        pytest.param(["--yes", "--no-snapshot"], 0, id="without a snapshot"),
+        pytest.param(["--yes", "--rehearse"], 0, id="a rehearsal"),
+        pytest.param(["--dry-run"], 0, id="a dry run"),
+    ],
+)
+def test_what_is_moved_was_copied_before(world, arguments, made):
+    there = world.directory / "there.sqlite"
+    result = run(world, "migrate", f"--to=sqlite:///{there}", *arguments)
+    assert result.exit_code == 0, result.output
+    assert len(snapshots(world)) == made
+    assert there.exists() is ("--dry-run" not in arguments)
+
+
+def test_what_cannot_be_copied_before_is_not_moved(world):
+    world.extra += f"\nc.DatabaseBackup.destination = 'file://{world.database}/in-a-file'\n"
+    world.write_config()
+    there = world.directory / "there.sqlite"
+    why = refused(run(world, "migrate", f"--to=sqlite:///{there}", "--yes"))
+    assert "jhub-safety db migrate --no-snapshot" in why
+    assert not there.exists()
+
+
 def test_there_is_nothing_to_repair_in_one_that_is_in_order(world):
     assert "nothing that can be mended" in refused(run(world, "repair", "--yes"))
 

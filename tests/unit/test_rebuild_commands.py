@@ -14,6 +14,7 @@ from jupyterhub import orm
 from jhub_safety import owner as marks
 from jhub_safety.cli import cli, hubalive
 from jhub_safety.errors import ConfigError, Doubt, SafetyError
+from jhub_safety.hubdb.alone import alone
 from tests.unit import session_world
 from tests.unit.given import HUB, NAMESPACE
 from tests.unit.hub_database import opened, tables
@@ -258,6 +259,14 @@ def test_while_a_hub_serves_it_is_refused_with_what_stops_it(world):
     assert "a hub is alive" in words
     assert "Nothing was changed" in words
     assert "scale deploy/hub --replicas=0" in words
+    assert world.database.read_bytes() == b""
+
+
+def test_while_another_process_makes_it_again_nothing_is_written(world):
+    with alone(f"sqlite:///{world.database}"):
+        words = str(run(world, "--yes").exception)
+    assert words.startswith("another process is making the database again")
+    assert "Nothing was changed" in words
     assert world.database.read_bytes() == b""
 
 

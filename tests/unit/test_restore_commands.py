@@ -12,6 +12,7 @@ from jupyterhub import orm, roles
 
 from jhub_safety.cli import cli
 from jhub_safety.errors import SafetyError
+from jhub_safety.hubdb.alone import alone
 from jhub_safety.hubdb.review import SOME
 from tests.unit.hub_database import add_user, opened, tables
 from tests.unit.session_world import Running, refused, surroundings
@@ -122,3 +123,13 @@ def test_nothing_is_restored_without_a_yes(world):
     lose(world)
     assert run(world, "restore", "newest", answer="n\n").exit_code == 1
     assert world.database.read_bytes() == b""
+
+
+def test_nothing_is_restored_while_another_process_makes_the_database_again(world):
+    lose(world)
+    with alone(f"sqlite:///{world.database}"):
+        why = refused(run(world, "restore", "newest", "--yes"))
+    assert why.startswith("another process is making the database again")
+    assert "Nothing was changed" in why
+    assert world.database.read_bytes() == b""
+    assert run(world, "restore", "newest", "--yes").exit_code == 0

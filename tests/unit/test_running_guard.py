@@ -22,6 +22,7 @@ from jhub_safety.hub.guarded import GuardedHub
 from jhub_safety.hub.guarding import HubGuard
 from jhub_safety.hub.recovering import Gathered
 from jhub_safety.hub.watching import LOST_UNDER_IT, Watch
+from jhub_safety.hubdb.alone import alone
 from jhub_safety.hubdb.guarding import Row, Verdict
 from jhub_safety.hubdb.known import FiledKnown
 from jhub_safety.recovery.rebuild import People, Unclear
@@ -350,3 +351,43 @@ def test_a_recovery_that_may_have_begun_does_not_say_that_nothing_was_changed(
     monkeypatch.setattr(guard.hub, "gather", everybody)
     monkeypatch.setattr(guard, "_restore", cut_off)
     assert guard._recover(case, decision) == "the disk is full. Nothing was deleted"
+
+
+def test_of_two_hubs_that_find_it_lost_one_makes_it_again(hub, file, monkeypatch):
+    guard = HubGuard(GuardedHub(hub, None))
+    asyncio.run(guard.hub.with_guard(lambda one: one.take()))
+    file.write_bytes(b"")
+    case, decision = guard._look()
+
+    async def everybody():
+        return Gathered(People(frozenset({"ada"})), ())
+
+    monkeypatch.setattr(guard.hub, "gather", everybody)
+    with alone(hub.db_url):
+        assert guard._recover(case, decision) == (
+            "another process is making the database again. Nothing was changed"
+        )
+    assert file.read_bytes() == b""
+    assert guard._recover(case, decision) is None
+    assert guard._look()[1].row is Row.AS_BEFORE
+
+
+def test_a_hub_does_not_serve_on_what_another_is_still_making(hub, file, monkeypatch, caplog):
+    """It may be the half of a database, with nothing that shows it."""
+    guard = HubGuard(GuardedHub(hub, None))
+    asyncio.run(guard.hub.with_guard(lambda one: one.take()))
+    other = alone(hub.db_url)
+    other.__enter__()
+    told = []
+
+    def page():
+        told.append(guard._told)
+        other.__exit__(None, None, None)
+
+    monkeypatch.setattr(guard, "_page", page)
+    monkeypatch.setattr(guarding, "HOLDING", 0.0)
+    with caplog.at_level(logging.CRITICAL):
+        guard.before_database()
+    assert told == [("as-before", "jhub-safety db status")]
+    (said,) = (one.getMessage() for one in caplog.records if one.levelno == logging.CRITICAL)
+    assert "another process is making the database again. Nothing was changed" in said

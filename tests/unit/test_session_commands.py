@@ -256,8 +256,13 @@ def test_forgetting_a_user_names_the_home_that_stays(world, hub):
     assert "bob" not in declined.stderr
     assert hub.done == []
 
+    assert list(world.directory.rglob("*.verified")) == []
+
     agreed = run("delete", "ada", "--forget-user", answer="y\n")
     assert agreed.exit_code == 0
+    # Tokens, groups and roles of theirs are in no other place.
+    (snapshot,) = world.directory.rglob("*.verified")
+    assert snapshot.name.removesuffix(".verified") in agreed.stderr.replace("\n", "")
     assert agreed.stdout.splitlines()[-1] == "forget-user ada: done"
     assert hub.done[-1] == ("forget-user", "ada")
 
@@ -269,7 +274,23 @@ def test_forgetting_somebody_whom_the_hub_does_not_know_does_nothing(world, hub)
     assert "nothing to do: ada has no session, no route, no lab, no user." in result.stderr
 
 
+def test_nobody_is_forgotten_of_whom_no_snapshot_can_be_made_unless_told(world, hub):
+    world.write_database(BOB)
+    world.has(ADA, BOB)
+    world.extra = f"\nc.DatabaseBackup.destination = 'file://{world.database}/in-a-file'\n"
+    world.write_config()
+    why = refused(run("delete", "bob", "--forget-user", "--yes"))
+    assert "Nothing was changed" in why
+    assert "jhub-safety sessions delete bob --forget-user --no-snapshot" in why
+    assert hub.done == []
+    told = run("delete", "bob", "--forget-user", "--no-snapshot", "--yes")
+    assert told.stdout.splitlines()[-1] == "forget-user bob: done"
+    # Without it, nothing is lost that the hub could not make again.
+    assert run("delete", "ada", "--yes").exit_code == 0
+
+
 def test_a_user_whose_server_does_not_end_is_not_forgotten(world, hub):
+    world.write_database(ADA)
     world.has(ADA)
     hub.faults["ada"] = Doubt("HTTP 503")
     result = run("delete", "ada", "--forget-user", "--yes")
@@ -369,13 +390,16 @@ def test_what_keeps_the_hubs_passes_back_is_overridden_by_a_person_alone(world, 
 
 def test_more_than_is_plausible_is_for_a_person_to_say(world, hub):
     many = [Server(f"user-{number}") for number in range(4)]
+    world.write_database(*many)
     world.has(*many)
     Labs.there.clear()
     result = run("reconcile", "--yes")
     assert result.exit_code == 1
     assert result.stderr.count("too many are missing at once") == 4
     assert "add --over-cap" in result.stderr
+    assert list(world.directory.rglob("*.verified")) == []
     said = run("reconcile", "--over-cap", "--yes")
     assert said.exit_code == 0
     assert said.stdout.count(": done\n") == 4
     assert hub.rows == {}
+    assert len(list(world.directory.rglob("*.verified"))) == 1

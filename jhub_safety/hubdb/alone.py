@@ -1,0 +1,98 @@
+"""One process at a time makes a database again: a hub, a second hub, or an operator's command.
+
+Two at once: each finds the database lost, and the second would move aside what the first is just
+making. The lock goes with the process that holds it: one that was killed is in nobody's way.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, make_url, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from jhub_safety.errors import Conflict, Doubt
+from jhub_safety.hubdb.condition import open_engine, sqlite_path
+
+#: File systems of networks without locks: it is as it was without this.
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+_BUSY = "another process is making the database again"
+#: Of a server's lock on its own: any number of readers, or one that writes.
+_POSTGRESQL = {False: "pg_try_advisory_lock", True: "pg_try_advisory_lock_shared"}
+
+
+@contextmanager
+def alone(
+    url: str, connect_args: Mapping[str, Any] | None = None, *, looking: bool = False
+) -> Iterator[None]:
+    """While the database at *url* is made again. *looking*: nobody is to do so meanwhile.
+
+    Blocking, but never for another's lock. *connect_args*: as in the hub's ``db_kwargs``.
+
+    Raises:
+        Conflict: another process is at it. Nothing was changed.
+        Doubt: that cannot be found out.
+    """
+    path = sqlite_path(url)
+    with _of_file(path, looking) if path is not None else _of_server(url, connect_args, looking):
+        yield
+
+
+@contextmanager
+def _of_file(path: Path, looking: bool) -> Iterator[None]:
+    # Never deleted: whoever has opened it before would hold a lock on nothing.
+    name = path.with_name(f".{path.name}.jhub-safety-lock")
+    # Not made by who only looks: the folder may be read-only.
+    if looking and not name.exists():
+        yield
+        return
+    try:
+        handle = os.open(name, os.O_RDONLY if looking else os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise Doubt(f"{name} cannot be opened: {error.strerror}") from error
+    with closing(os.fdopen(handle, "rb")) as file:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if looking else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Conflict(_BUSY) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise Doubt(f"{name} cannot be locked: {error.strerror}") from error
+        yield
+
+
+@contextmanager
+def _of_server(url: str, connect_args: Mapping[str, Any] | None, looking: bool) -> Iterator[None]:
+    try:
+        engine = open_engine(url, connect_args)
+        # No transaction stays open, in which the new tables would not be seen.
+        connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    except (SQLAlchemyError, ImportError) as error:
+        raise Doubt(f"the hub's database cannot be used: {type(error).__name__}") from error
+    with closing(connection):
+        try:
+            free = _locked(connection, make_url(url).database or "", looking)
+        except SQLAlchemyError as error:
+            raise Doubt(f"the hub's database cannot be used: {type(error).__name__}") from error
+        if not free:
+            raise Conflict(_BUSY)
+        yield
+
+
+def _locked(connection: Connection, database: str, looking: bool) -> bool:
+    """The lock ends with the connection."""
+    name = hashlib.sha256(f"jhub-safety {database}".encode()).digest()
+    if connection.dialect.name == "postgresql":
+        number = int.from_bytes(name[:8], signed=True)
+        query = text(f"SELECT {_POSTGRESQL[looking]}(:number)")
+        return bool(connection.execute(query, {"number": number}).scalar())
+    # Of the whole server, and at most 64 characters; there is no shared one.
+    query = text("SELECT IS_FREE_LOCK(:name)" if looking else "SELECT GET_LOCK(:name, 0)")
+    return bool(connection.execute(query, {"name": f"jhub-safety-{name.hex()[:32]}"}).scalar())

@@ -1,0 +1,118 @@
+"""A database is made again by one process at a time, whatever it is on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+from jhub_safety.errors import Conflict, Doubt
+from jhub_safety.hubdb.alone import alone
+
+#: Takes the lock, says so, and keeps it until its standard input ends.
+HOLDER = """
+import os, sys
+from jhub_safety.hubdb.alone import alone
+with alone(os.environ["URL"], looking="looking" in sys.argv):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def another(url: str, *arguments: str):
+    """A process that is at it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, *arguments],
+        env={**os.environ, "URL": url},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.communicate("", timeout=30)
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+def url(request, new_database) -> str:
+    return new_database(request.param)
+
+
+def test_a_second_one_is_refused_until_the_first_is_done(url):
+    with another(url):
+        for looking in (False, True):
+            with pytest.raises(Conflict, match="another process"), alone(url, looking=looking):
+                pytest.fail("two at once")
+    with alone(url):
+        pass
+
+
+def test_one_that_was_killed_is_in_nobodys_way(url):
+    with another(url) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+    with alone(url):
+        pass
+
+
+def test_those_who_only_look_do_not_mind_each_other(url):
+    # Else two hubs that start would each hold for the other.
+    with another(url, "looking"), alone(url, looking=True):
+        pass
+
+
+def test_what_is_done_meanwhile_is_done_as_ever(url):
+    with alone(url):
+        engine = create_engine(url)
+        with engine.begin() as connection:
+            connection.execute(text("CREATE TABLE made (id INTEGER)"))
+        with engine.begin() as connection:
+            connection.execute(text("DROP TABLE made"))
+        engine.dispose()
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mariadb"])
+def test_another_database_of_the_same_server_is_another_matter(engine, new_database):
+    with another(new_database(engine)), alone(new_database(engine)):
+        pass
+
+
+def test_looking_makes_no_file_and_no_database(tmp_path):
+    with alone(f"sqlite:///{tmp_path}/hub.sqlite", looking=True):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_making_again_leaves_the_lock_alone_beside_the_database(tmp_path):
+    with alone(f"sqlite:///{tmp_path}/hub.sqlite"):
+        pass
+    assert [one.name for one in tmp_path.iterdir()] == [".hub.sqlite.jhub-safety-lock"]
+
+
+@pytest.mark.parametrize("looking", [False, True])
+@pytest.mark.parametrize("engine", ["postgresql", "mariadb"])
+def test_a_server_that_is_not_there_is_a_doubt_that_names_no_password(
+    engine, looking, new_database
+):
+    gone = make_url(new_database(engine)).set(port=1, password="s3cr3t-Pa55")
+    with (
+        pytest.raises(Doubt) as caught,
+        alone(gone.render_as_string(hide_password=False), looking=looking),
+    ):
+        pytest.fail("alone with nobody")
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_a_folder_that_is_not_there_is_a_doubt(tmp_path):
+    where = Path(tmp_path, "unmounted", "hub.sqlite")
+    with pytest.raises(Doubt, match="cannot be opened"), alone(f"sqlite:///{where}"):
+        pytest.fail("alone nowhere")
