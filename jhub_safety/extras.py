@@ -24,6 +24,7 @@ from jhub_safety.volumes.declared import ExtraVolume
 from jhub_safety.volumes.extra import Wanted, decide
 from jhub_safety.volumes.model import Decision, Row, Verdict
 from jhub_safety.volumes.names import Generation, Place, valid_name
+from jhub_safety.volumes.relation import Relation, relation
 
 COMPONENT = "extra-pvc"
 #: Claims may be made by two servers of a user at the same time.
@@ -65,17 +66,22 @@ class ExtrasMixin(StartsMixin):
 
     # -- settling
 
-    async def _settle_extras(self) -> None:
-        """Every declared volume has its claim, or the start is refused."""
+    async def _settle_extras(self) -> bool:
+        """Every declared volume has its claim, or the start is refused.
+
+        Whether all of them carry the owner's present name.
+        """
         volumes = self.extra_volumes()
         try:
             # With homes left to KubeSpawner nobody has asked before.
             self._identity = await self.owner_identity() if volumes else self._identity
         except LookupError as error:
             raise self._refused(Row.NO_IDENTITY, str(error.args[0])) from error
-        self._extras = tuple([await self._settle_extra(volume) for volume in volumes])
+        settled = [await self._settle_extra(volume) for volume in volumes]
+        self._extras = tuple(one for one, _ in settled)
+        return all(named for _, named in settled)
 
-    async def _settle_extra(self, volume: ExtraVolume) -> Settled:
+    async def _settle_extra(self, volume: ExtraVolume) -> tuple[Settled, bool]:
         wanted = self._wanted(volume)
         fault = ""
         for _ in range(_ROUNDS):
@@ -94,7 +100,8 @@ class ExtrasMixin(StartsMixin):
             claim = await self._mind_the_size(wanted.given.capacity or "", claim)
             await self._mind_the_rest(wanted, claim)
             self._extra_claims[volume.name] = claim.name
-            return Settled(volume, wanted.name, claim.name)
+            named = relation(wanted.owner, claim, volume.name) is not Relation.OTHER
+            return Settled(volume, wanted.name, claim.name), named
         raise self._refused(Row.INCOMPLETE, f"volume {volume.name} of {wanted.owner}: {fault}")
 
     def _wanted(self, volume: ExtraVolume) -> Wanted:

@@ -38,7 +38,8 @@ class SafetyMixin(FoldersMixin):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._renaming_settled = False
+        #: The user's name that all of their claims carry, as far as a start has seen.
+        self._claims_name: str | None = None
         self._home_settled = False
         super().__init__(*args, **kwargs)
 
@@ -52,20 +53,22 @@ class SafetyMixin(FoldersMixin):
 
     async def load_user_options(self) -> None:
         await maybe_future(super().load_user_options())
-        self._made = []
-        await self._settle()
-        await self._settle_extras()
+        self._made, self._claims_name = [], None
+        home_is_named = await self._settle()
+        if await self._settle_extras() and home_is_named:
+            self._claims_name = self._safety_owner().user
         await self._settle_folder()
         if self.sessions == "enforce":
             self._saved_place = await self._set_up(landmark.PLACE)
             self._save_state()
 
-    async def _settle(self) -> None:
+    async def _settle(self) -> bool:
+        """Whether the home carries the owner's present name."""
         if self.homes == "off" or not self.storage_pvc_ensure:
-            return
+            return False
         if self.homes == "observe":
             await self._report_home()
-            return
+            return False
         decision = await self._settle_home()
         if decision.verdict is Verdict.REFUSE:
             await self._refuse(decision)
@@ -76,17 +79,16 @@ class SafetyMixin(FoldersMixin):
             self._made.append(decision.name)
         if self.grow_homes and decision.claim is not None and self.storage_capacity:
             await self._mind_the_size(self.storage_capacity, decision.claim)
-        # Former names are kept until the claim itself carries the present one.
-        self._renaming_settled = decision.claim is not None and is_home_of(
-            self._safety_owner(), decision.claim
-        )
+        return decision.claim is not None and is_home_of(self._safety_owner(), decision.claim)
 
     def get_state(self) -> dict[str, Any]:
-        """KubeSpawner's, and former names of the user until the claim carries the new one."""
+        """KubeSpawner's, and former names of the user until all claims carry the new one."""
         state: dict[str, Any] = super().get_state()
-        # Read from the row: the user may have been renamed since this object was made.
+        # Read from the row: the user may have been renamed since this object was made. While a
+        # server ran, that was forgotten when it stopped, and its extra volumes were refused to
+        # their owner from then on.
         names = former_users(self.orm_spawner.state)
-        if names and not self._renaming_settled:
+        if names and self._claims_name != self.user.name:
             state[FORMER_USERS] = list(names)
         if self._saved_place is not None:
             state[PLACE] = self._saved_place
@@ -157,6 +159,7 @@ class SafetyMixin(FoldersMixin):
             Conflict, Doubt, LookupError: it did not; the server's state keeps the former name,
                 and the next start tries again.
         """
+        self._claims_name = None
         if self.homes != "enforce" or not self._pvc_exists:
             return
         self._identity = await self.owner_identity()

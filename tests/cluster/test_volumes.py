@@ -7,7 +7,7 @@ import os
 import pytest
 import pytest_asyncio
 
-from tests.cluster.hubs import QUICK, UNHURRIED, Hub, Setup
+from tests.cluster.hubs import ADMIN, QUICK, UNHURRIED, Hub, Setup
 
 pytestmark = [
     pytest.mark.cluster,
@@ -133,6 +133,22 @@ async def test_a_claim_of_an_earlier_kubespawner_is_adopted_and_followed_by_the_
     marks = await hub.space.marks("postgres-erin-40school-2eedu")
     assert marks["jhub-safety/user"] == "erin@school.edu"
     await hub.stop_lab("erin@school.edu")
+
+
+async def test_volumes_of_a_user_who_is_renamed_while_the_server_runs_stay_theirs(hub: Hub):
+    await hub.start_lab("cleo")
+    before, mounted = await hub.space.uids(), await _mounted(hub, "jupyter-cleo")
+    async with await hub.login(ADMIN) as admin:
+        await admin.api("PATCH", "users/cleo", {"name": "cleopatra"})
+    await hub.stop_lab("cleopatra")
+    await hub.start_lab("cleopatra")
+    assert await _mounted(hub, "jupyter-cleopatra") == mounted
+    assert await hub.space.uids() == before
+    assert (await hub.space.marks("postgres-cleo"))["jhub-safety/user"] == "cleopatra"
+    # The next one of that name is somebody else, whose volume cannot be called so.
+    page = await hub.refusal("cleo")
+    assert "one of your volumes could not be mounted" in page.text
+    await hub.stop_lab("cleopatra")
 
 
 async def test_another_users_claim_is_never_mounted(hub: Hub):

@@ -319,6 +319,65 @@ def test_the_command_line_asks_what_a_start_asks(place, name, user, server, sche
     assert made._wanted(volume) == asked
 
 
+async def started(place, user="alice", state=None, *, home_is_named=True, **settings) -> Any:
+    made = place.spawner(user, state=state, sessions="off", **settings)
+
+    async def home() -> bool:
+        return home_is_named
+
+    made._settle = home
+    await made.load_user_options()
+    return made
+
+
+def renamed(made, name: str) -> dict[str, Any]:
+    """An administrator renames the user of a server that runs; then it stops. What is saved."""
+    row = made.orm_spawner
+    row.state = {**made.get_state(), FORMER_USERS: [made.user.name]}
+    made.user.name = name
+    made.clear_state()
+    return made.get_state()
+
+
+async def test_a_user_who_was_renamed_while_the_server_ran_keeps_the_volume(place):
+    """The former name was forgotten at the stop; from then on the volume was somebody else's."""
+    saved = renamed(await started(place), "alicia")
+    assert saved[FORMER_USERS] == ["alice"]
+    made = await started(place, "alicia", saved)
+    (claim,) = place.cluster.stored.values()
+    assert (claim.name, claim.annotations[marks.USER]) == ("postgres-alice", "alicia")
+    # All that is theirs carries the new name now.
+    assert FORMER_USERS not in made.get_state()
+
+
+@pytest.mark.parametrize("code", [403, 503])
+async def test_a_former_name_is_kept_while_a_volume_still_carries_it(place, code):
+    saved = renamed(await started(place), "alicia")
+    place.cluster.faults["annotate"] = [Doubt(f"HTTP {code}", status=code, retryable=False)]
+    made = await started(place, "alicia", saved)
+    assert made.get_state()[FORMER_USERS] == ["alice"]
+
+
+async def test_a_former_name_is_kept_while_the_home_still_carries_it(place):
+    saved = renamed(await started(place), "alicia")
+    made = await started(place, "alicia", saved, home_is_named=False)
+    assert made.get_state()[FORMER_USERS] == ["alice"]
+
+
+async def test_a_former_name_is_kept_by_a_start_that_was_refused(place):
+    saved = renamed(await started(place), "alicia")
+    place.cluster.faults["read"] = [Doubt("HTTP 503", status=503)]
+    made = place.spawner("alicia", state=saved, sessions="off")
+
+    async def home() -> bool:
+        return True
+
+    made._settle = home
+    with pytest.raises(SpawnRefused):
+        await made.load_user_options()
+    assert made.get_state()[FORMER_USERS] == ["alice"]
+
+
 async def test_a_volume_that_an_operator_gave_up_is_made_anew(place):
     place.given_up[ALICE.hash, RECIPE["name"]] = "postgres-old"
     made = await place.settle(
