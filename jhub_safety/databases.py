@@ -199,6 +199,9 @@ class DatabasesMixin(ExtrasMixin):
                 if lab is not None and self._is_mine(lab):
                     await self._labs_api().delete(lab, grace=None)
                     await self._wait_until_gone(lab)
+                if self.given_up.is_set():
+                    # Meanwhile; another try would not know of it.
+                    raise self._ended_by_an_administrator() from without
                 starting = again()
             finally:
                 self._began = None

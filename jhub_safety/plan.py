@@ -46,7 +46,8 @@ class Action:
 
     *uid* is the object's uid as seen when the plan was made, "" for one that is to be
     created; the executor refuses a target whose uid has changed. *user* and *server* say whose
-    session or lab it is, where that is the point.
+    session or lab it is, where that is the point, and *since* when the session began (ISO 8601, ""
+    where that is not known): labs of a server have one name, and none of them is meant but that.
     """
 
     kind: Kind
@@ -58,6 +59,7 @@ class Action:
     labels: Mapping[str, str | None] = field(default_factory=lambda: MappingProxyType({}))
     user: str = ""
     server: str = ""
+    since: str = ""
     #: What a claim is to be enlarged to.
     capacity: str = ""
 
@@ -72,6 +74,7 @@ class Action:
             "annotations": dict(self.annotations),
             "labels": dict(self.labels),
             **whose,
+            **({"since": self.since} if self.since else {}),
             **({"capacity": self.capacity} if self.capacity else {}),
         }
 

@@ -89,17 +89,20 @@ class StartsMixin(LabsMixin):
             await asyncio.wait((starting, giving_up), return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 return starting.result()
-            raise SpawnRefused(
-                "given-up",
-                f"The start of {self._log_name} was ended by an administrator. Nothing was lost. "
-                f"What is there now: jhub-safety sessions list {shlex.quote(self.user.name)}",
-                "This start was ended by an administrator. Nothing was lost; you can try again.",
-                retryable=True,
-            )
+            raise self._ended_by_an_administrator()
         finally:
             giving_up.cancel()
             # Also when JupyterHub's start_timeout cancels this.
             starting.cancel()
+
+    def _ended_by_an_administrator(self) -> SpawnRefused:
+        return SpawnRefused(
+            "given-up",
+            f"The start of {self._log_name} was ended by an administrator. Nothing was lost. "
+            f"What is there now: jhub-safety sessions list {shlex.quote(self.user.name)}",
+            "This start was ended by an administrator. Nothing was lost; you can try again.",
+            retryable=True,
+        )
 
     # -- stopping
 

@@ -28,6 +28,8 @@ from jhub_safety.starts import StartsMixin
 AT_A_TIME = 500
 #: Seconds for an operation of the hub to end by itself, once it was given up.
 LETTING_GO = 30.0
+#: How often an operation is cancelled that did not let go, and the seconds that each is given.
+CANCELS, CANCELLING = 3, 2.0
 _FLAGS = ("_spawn_pending", "_start_pending", "_stop_pending", "_proxy_pending", "_check_pending")
 
 
@@ -126,14 +128,22 @@ class RunningHub:
             # The hub's own check then goes on to stop it, cleanly.
             spawner.ended = why
             spawner.given_up.set()
-            if not await self._lets_go(spawner):
-                raise Conflict(f"{spawner._log_name} is still being stopped")
-            return
+            try:
+                if not await self._lets_go(spawner):
+                    raise Conflict(f"{spawner._log_name} is still being stopped")
+            finally:
+                spawner.given_up.clear()
+            if spawner.server is None:
+                return
+            # The check came to its end just now, or it was a relink's: it is ended as any other.
         if spawner.pending:
             raise Conflict(f"{spawner._log_name} is pending {spawner.pending}")
         self._app.log.warning("Ending the session of %s: %s", server, why)
-        # Before anything is awaited: nobody starts or stops it meanwhile.
+        # Before anything is awaited: nobody starts or stops it meanwhile, nor does a poll that
+        # finds the lab gone, which stopped the session a second time (spawner.py:1784).
         spawner._stop_pending = True
+        spawner.stop_polling()
+        callbacks, spawner._callbacks = spawner._callbacks, []
         if isinstance(spawner, StartsMixin):
             spawner.leave_lab = leave_lab
             spawner.ended = why
@@ -145,8 +155,14 @@ class RunningHub:
             if leave_lab:
                 # The row goes last: a hub that is killed in between does it all again.
                 drop_tokens(self._app.db, user, server.name)
-            await user.stop(server.name)
-            drop_tokens(self._app.db, user, server.name)
+            if user.spawners.get(server.name) is spawner:
+                await user.stop(server.name)
+                drop_tokens(self._app.db, user, server.name)
+        except BaseException:
+            if spawner.server is not None:
+                spawner._callbacks = callbacks
+                spawner.start_polling()
+            raise
         finally:
             spawner._stop_pending = False
             # When it failed (the proxy did not answer), polls look at the cluster again.
@@ -188,7 +204,15 @@ class RunningHub:
         if user is None:
             return
         spawner.stop_polling()
+        row = spawner.orm_spawner
+        session = row.server
+        # Left to itself it would end some day, and then stop whatever runs under this name: a
+        # failed start its user's next server (user.py:1065), a stop their next session.
+        await _cancelled(spawner._spawn_future, getattr(spawner, "_stop_future", None))
         await self._app.proxy.delete_user(user, server.name)
+        other = user.spawners.get(server.name)
+        if other not in (None, spawner) and (other.pending or row.server is not session):
+            return  # It has let go after all, and was started anew.
         if spawner.server is not None:
             spawner.server = None
         spawner.orm_spawner.started = None
@@ -251,6 +275,17 @@ class RunningHub:
         await maybe_future(self._app.authenticator.delete_user(user))
         await user.delete_spawners()
         self._app.users.delete(user)
+
+
+async def _cancelled(*futures: asyncio.Future[Any] | None) -> None:
+    """End what never ends; what it does at its own end (a hook that hangs, too) as well."""
+    for _ in range(CANCELS):
+        running = [one for one in futures if one is not None and not one.done()]
+        if not running:
+            return
+        for one in running:
+            one.cancel()
+        await asyncio.wait(running, timeout=CANCELLING)
 
 
 def drop_tokens(db: Any, user: User, server: str) -> None:

@@ -83,16 +83,19 @@ class Executor:
     async def _session(self, action: Action) -> Session | None:
         """The session the action is about, if it is still that one."""
         session = await self._hub.session(Server(action.user, action.server))
-        same = session is not None and (session.lab, session.namespace) == (
+        # A lab is called as the one before it. An operator who read a plan for a minute ended a
+        # server that its user had started anew meanwhile.
+        same = session is not None and (session.lab, session.namespace, session.since) == (
             action.name,
             action.namespace,
+            action.since,
         )
         return session if same else None
 
     async def _clear_session(self, action: Action) -> str:
         session = await self._session(action)
         if session is None:
-            return f"{UNCHANGED}: the session has ended"
+            return f"{UNCHANGED}: that session has ended"
         if self._hub.pending(session.server):
             return f"{UNCHANGED}: the hub is busy with it"
         sighting = await self._inventory.look(session)
@@ -108,7 +111,7 @@ class Executor:
     async def _stop_server(self, action: Action) -> str:
         session = await self._session(action)
         if session is None:
-            return f"{UNCHANGED}: the session has ended"
+            return f"{UNCHANGED}: that session has ended"
         if self._hub.pending(session.server) not in ("", "check"):
             return f"{UNCHANGED}: the hub is busy with it"
         sighting = await self._inventory.look(session)
@@ -143,7 +146,7 @@ class Executor:
         """Whatever its lab is: it is stopped when it runs, and the session ends."""
         session = await self._session(action)
         if session is None:
-            return f"{UNCHANGED}: the session has ended"
+            return f"{UNCHANGED}: that session has ended"
         if not session.lab:
             await self._hub.clear(session, "an administrator ended it")
             return DONE

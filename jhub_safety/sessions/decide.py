@@ -349,6 +349,7 @@ def _on_session(kind: str, finding: Finding, session: Session) -> Action:
         finding.why,
         user=session.server.user,
         server=session.server.name,
+        since=session.since,
     )
 
 

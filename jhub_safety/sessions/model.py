@@ -48,6 +48,11 @@ class Session:
     claim: str | None = None
     started: datetime | None = None
 
+    @property
+    def since(self) -> str:
+        """As an action about it has it."""
+        return self.started.isoformat() if self.started else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Lab:
@@ -149,7 +154,7 @@ class Finding:
                 "lab": self.session.lab,
                 "namespace": self.session.namespace,
                 "address": self.session.address,
-                "started": self.session.started and self.session.started.isoformat(),
+                "started": self.session.since or None,
                 "pending": (self.live.pending or None) if self.live else None,
                 "ready": self.live.ready if self.live else None,
             },

@@ -161,6 +161,7 @@ def plan_deletion(
                     one.why or "as asked",
                     user=server.user,
                     server=server.name,
+                    since=one.session.since,
                 )
             )
         elif one.lab is not None and one.identity is not None:

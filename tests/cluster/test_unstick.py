@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 import pytest_asyncio
 
@@ -103,3 +105,67 @@ async def test_a_stop_that_hangs_is_given_up_and_the_lab_is_taken_up_again(
     await hub.start_lab("grace")
     assert await hub.space.pods() == before
     await hub.stop_lab("grace")
+
+
+#: The first start hangs where nobody can tell it to let go, and fails once it is told to.
+HANGING_HOOK = """
+import asyncio
+from pathlib import Path
+hanging = Path({folder!r})
+
+async def hang(spawner):
+    if spawner.user.name == "grace" and not (hanging / "begun").exists():
+        (hanging / "begun").touch()
+        while not (hanging / "fail").exists():
+            await asyncio.sleep(0.1)
+        (hanging / "failed").touch()
+        raise RuntimeError("at last")
+
+c.Spawner.pre_spawn_hook = hang
+"""
+
+
+async def test_what_was_given_up_never_touches_what_is_started_after_it(
+    space_factory, hub_factory, tmp_path
+):
+    """The former start's failure, minutes later, stopped the lab that the user had by then."""
+    space = await space_factory()
+    hook = HANGING_HOOK.format(folder=str(tmp_path))
+    hub = await hub_factory(space, Setup(extra=PATIENT + hook))
+    await hub.start()
+    async with await hub.login("grace") as client:
+        await client.start_server()
+
+        async def begun() -> bool:
+            return (tmp_path / "begun").exists()
+
+        await until(begun, 60)
+        assert await _pending(hub, "grace") == "spawn"
+        assert "taken off the hub's memory" in await _unstick(hub, "grace")
+        await client.start_server()
+        await client.wait_ready()
+        labs = await space.pods()
+        assert list(labs) == ["jupyter-grace"]
+        (tmp_path / "fail").touch()
+        # Longer than the hook needs to see it.
+        await asyncio.sleep(2)
+        assert not (tmp_path / "failed").exists()
+        assert await space.pods() == labs
+        assert (await client.server())["ready"]
+    await hub.stop_lab("grace")
+
+
+async def test_a_server_that_was_started_anew_is_not_what_an_operator_was_shown(hub: Hub):
+    await hub.start_lab("ada")
+    control = Control(hub)
+    shown = await control.ask("delete", user="ada")
+    await hub.stop_lab("ada")
+    await hub.start_lab("ada")
+    labs = await hub.space.pods()
+    ended, *_ = await control.execute(shown)
+    assert ended["outcome"] == "unchanged: that session has ended"
+    assert await hub.space.pods() == labs
+    assert await _pending(hub, "ada") is None
+    anew = await control.execute(await control.ask("delete", user="ada"))
+    assert anew[0]["outcome"] == "done"
+    assert await hub.space.pods() == {}

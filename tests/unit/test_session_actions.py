@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from datetime import UTC, datetime
 
 import pytest
 
@@ -21,6 +22,7 @@ from tests.unit.session_given import ADA, BOB, CAROL, GPU, Clock, lab_name, sess
 
 LOG = logging.getLogger("tests.unit.actions")
 GONE = Sighting(Presence.GONE)
+LATER = datetime(2026, 11, 22, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -116,6 +118,8 @@ CHANGED = {
     "ended": lambda hub: hub.rows.pop(ADA),
     "another lab": lambda hub: hub.rows.update({ADA: session(ADA, lab="jupyter-ada-2")}),
     "another namespace": lambda hub: hub.rows.update({ADA: session(ADA, namespace="other")}),
+    # Its lab is called as the one before.
+    "started anew": lambda hub: hub.rows.update({ADA: session(ADA, started=LATER)}),
     "no lab on record": lambda hub: hub.rows.update({ADA: session(ADA, lab="")}),
 }
 
@@ -128,7 +132,7 @@ async def test_a_session_that_has_changed_since_is_left_alone(
     inventory.sightings = [GONE] * 3
     hub.meanwhile = lambda _: CHANGED[change](hub) if ADA in hub.rows else None
     (outcome,) = await run(executor, action(kind))
-    assert outcome == "unchanged: the session has ended"
+    assert outcome == "unchanged: that session has ended"
     assert hub.did == []
 
 
@@ -349,7 +353,7 @@ async def test_a_plan_that_runs_again_after_a_crash_comes_to_the_same(executor, 
     assert await run(executor, *plan) == ["done", "done"]
     left = (dict(hub.rows), dict(inventory.live), list(hub.did))
     outcomes = await run(executor, *plan)
-    assert outcomes[0] == "unchanged: the session has ended"
+    assert outcomes[0] == "unchanged: that session has ended"
     assert (dict(hub.rows), dict(inventory.live), list(hub.did)) == left
 
 
