@@ -369,6 +369,8 @@ class FoldersMixin(DatabasesMixin):
             mark = landmark.name(self._safety_hub(), landmark.FOLDERS)
             claims += ". If all were deleted on purpose, this lets everybody begin anew"
             command = f"kubectl -n {self.namespace} delete secret {mark}"
+            # Once it is deleted, this process must not go on remembering it.
+            self._marks.pop((self.namespace, landmark.FOLDERS), None)
         story = (
             f"Server of {self._log_name} not started: {decision.why}{claims}. No folder was made "
             f"or changed. {'Try again; if it stays, run' if decision.retryable else 'Run'}: "

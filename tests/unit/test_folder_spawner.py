@@ -33,7 +33,7 @@ from jhub_safety.refused import SpawnRefused
 from jhub_safety.settings import SafetySettings
 from jhub_safety.spawner import SafeKubeSpawner
 from jhub_safety.volumes import looking
-from jhub_safety.volumes.folders import Question, generations
+from jhub_safety.volumes.folders import Decision, Question, Row, generations
 from jhub_safety.volumes.folders import folders as folders_for
 from jhub_safety.volumes.names import Place
 
@@ -662,3 +662,17 @@ async def test_a_record_is_on_disk_before_there_is_a_lab_and_is_written_once(
     assert len(seen) == commits
     assert row.state == one.get_state()
     assert not db.is_modified(row)
+
+
+async def test_a_mark_that_is_deleted_as_a_refusal_advised_is_not_remembered(stage):
+    """A hub that had a folder in use refused everybody until its restart."""
+    one, key = stage.spawner(), ("default", folders.landmark.FOLDERS)
+    stage.secrets.marks.add(folders.landmark.FOLDERS)
+    HomesMixin._marks[key] = "uid"
+    await one._settle_folder()
+    assert one._look.had
+    refusal = one._no_folder(Decision(Row.EMPTY, None, "no folder at all is there"))
+    assert "delete secret" in refusal.story
+    stage.secrets.marks.clear()
+    await one._settle_folder()
+    assert not one._look.had
