@@ -3,7 +3,8 @@
 What is overridden of KubeSpawner 7.1, and what was seen without it:
 
 - ``_start_reflector``: a reflector whose first load failed, or that gave up, stays in the class's
-  dict for ever; each poll then says "stopped".
+  dict for ever; each poll then says "stopped". And all who wait for one that loads wait for one
+  future: whoever was cancelled (a spawn page that was closed) cancelled the others' starts as well.
 - ``poll``: says 1 for a pod that its cache does not hold. One 503 or one empty 200 at hub start
   cleared every session (4 of 4).
 - ``get_url``: the last call before JupyterHub gives a lab ``http_timeout`` to answer and then
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import aiohttp
@@ -26,7 +28,7 @@ from jhub_safety.cluster.labs import Lab, LabsApi
 from jhub_safety.errors import Conflict, Doubt
 from jhub_safety.homes import HomesMixin
 from jhub_safety.owner import label_value
-from jhub_safety.reflection import is_dead, is_fresh, watched
+from jhub_safety.reflection import is_dead, is_fresh, is_loaded, watched
 from jhub_safety.sessions.absence import Absences
 from jhub_safety.sessions.presence import Presence, Sighting, ending, look
 
@@ -47,6 +49,9 @@ class LabsMixin(HomesMixin):
     #: Set by the hub package: what JupyterHub would leave behind of a lab that is gone.
     on_gone: ClassVar[Callable[[Any], None] | None] = None
 
+    #: The reflectors that are being loaded, each once however many wait for it.
+    _loading: ClassVar[dict[Any, asyncio.Future[Any]]] = {}
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         #: A start that has not asked for a lab yet, or was refused.
         self._nothing_started = False
@@ -65,7 +70,30 @@ class LabsMixin(HomesMixin):
     ) -> Any:
         if self.sessions == "off":
             return await super()._start_reflector(kind, reflector_class, replace, **kwargs)
-        reflectors, key = self.__class__.reflectors, self._get_reflector_key(kind)
+        key = self._get_reflector_key(kind)
+        held = self.__class__.reflectors.get(key)
+        if held is not None and not replace and is_loaded(held):
+            # Without a pause: what the caller finds registered then is this one.
+            return held
+        loading = self._loading.get(key)
+        # In a loop that was left behind (atexit cleans up in a new one) nothing ends any more.
+        if loading is None or loading.get_loop() is not asyncio.get_running_loop():
+            loading = asyncio.ensure_future(
+                self._load_reflector(key, kind, reflector_class, replace, **kwargs)
+            )
+            self._loading[key] = loading
+            loading.add_done_callback(partial(self._has_loaded, key))
+        # It goes on when a caller is cancelled. Not by shield(): from Python 3.14 on that logs an
+        # error which the others have been told.
+        await asyncio.wait({loading})
+        if loading.cancelled():
+            raise Doubt(f"{key}: not loaded")
+        return loading.result()
+
+    async def _load_reflector(
+        self, key: Any, kind: str, reflector_class: type, replace: bool, **kwargs: Any
+    ) -> Any:
+        reflectors = self.__class__.reflectors
         held = reflectors.get(key)
         if held is not None and is_dead(held):
             self.log.warning("The reflector of %s has ended; starting a new one", key)
@@ -76,36 +104,46 @@ class LabsMixin(HomesMixin):
             )
         except BaseException as error:
             failed = reflectors.get(key)
-            if failed is not None and (failed is not held or is_dead(failed)):
-                reflectors.pop(key, None)
-                if not failed.first_load_future.done():
-                    # Cancelled half-way: whoever waits for it must not wait for ever.
-                    failed.first_load_future.set_exception(Doubt(f"{key}: not loaded"))
+            if failed is not None and not is_loaded(failed):
+                reflectors.pop(key)
+                if held is not None and held is not failed:
+                    # It watches on, or is noticed again. Seen: it watched on beside the next one,
+                    # and starts that wait for their labs failed in between ("'NoneType' object has
+                    # no attribute 'pods'").
+                    reflectors[key] = held
             if isinstance(error, SystemExit):
                 # What KubeSpawner does with user namespaces (spawner.py:2880, 7.1.0).
                 raise Doubt(f"the reflector of {key} could not be started") from error
             raise
+
+    @classmethod
+    def _has_loaded(cls, key: Any, loading: asyncio.Future[Any]) -> None:
+        if cls._loading.get(key) is loading:
+            del cls._loading[key]
+        _retrieve(loading)
 
     async def _fresh_pods(self) -> dict[str, Any] | None:
         """The reflector's pods, or None when it has nothing that may be believed."""
         # Waited for and never cancelled: the first load of 10,000 labs takes 8 s and more, and
         # would begin from nothing at each poll.
         watching = asyncio.ensure_future(self._watch_pods())
+        watching.add_done_callback(_retrieve)
         await asyncio.wait({watching}, timeout=self.claim_request_timeout)
-        if not watching.done():
-            watching.add_done_callback(lambda task: task.cancelled() or task.exception())
+        if not watching.done() or watching.cancelled():
             return None
         if (error := watching.exception()) is not None:
             # Whatever it is, it is no answer about a lab.
             self.log.warning("Pods cannot be watched just now: %s", words(error))
             return None
-        return self.pod_reflector.pods  # type: ignore[no-any-return]
+        return watching.result().pods  # type: ignore[no-any-return]
 
-    async def _watch_pods(self) -> None:
-        await self._start_watching_pods()
-        if not is_fresh(self.pod_reflector):
+    async def _watch_pods(self) -> Any:
+        """The reflector of pods. What is registered a moment later may not have loaded yet."""
+        reflector = await self._start_watching_pods()
+        if not is_fresh(reflector):
             self.log.warning("The reflector of pods is frozen; starting a new one")
-            await self._start_watching_pods(replace=True)
+            reflector = await self._start_watching_pods(replace=True)
+        return reflector
 
     def _build_pod_labels(self, extra_labels: dict[str, str]) -> dict[str, str]:
         """KubeSpawner's, and the hub's name: two hubs may share a namespace, and user names."""
@@ -123,15 +161,9 @@ class LabsMixin(HomesMixin):
         """What the cluster says of this lab; never raises for a cluster that does not answer."""
         ref_key = f"{self.namespace}/{self.pod_name}"
         pods = await self._fresh_pods()
-        pod = pods.get(ref_key) if pods is not None else None
-        if pod is not None:
-            try:
-                alive = Lab.parse(pod).alive
-            except Doubt:
-                alive = False
-            if alive:
-                self.absences.seen(ref_key)
-                return Sighting(Presence.ALIVE)
+        if pods is not None and _is_alive(pods.get(ref_key)):
+            self.absences.seen(ref_key)
+            return Sighting(Presence.ALIVE)
         # Only a live read says that a lab has ended or gone; a cache may be of yesterday.
         return await look(
             self.pod_name,
@@ -227,7 +259,17 @@ class LabsMixin(HomesMixin):
         return status
 
     async def _mend_url(self) -> None:
-        """KubeSpawner's own poll, which takes up a lab's new address; its verdict is not asked."""
+        """KubeSpawner's own poll, which takes up a lab's new address; its verdict is not asked.
+
+        Nor acted upon: that poll deletes the lab of that name where the reflector has a notebook
+        that ended, also one that the kubelet has started again and that was just read alive.
+        """
+        # Between this look and that poll's own at the same pod nothing is waited for.
+        reflector = self.pod_reflector
+        if reflector is None or not is_fresh(reflector):
+            return
+        if not _is_alive(reflector.pods.get(f"{self.namespace}/{self.pod_name}")):
+            return
         try:
             await super().poll()
         except Exception as error:  # noqa: BLE001 - only the address was wanted
@@ -293,6 +335,20 @@ class LabsMixin(HomesMixin):
                 return answer.status < 500
         except (aiohttp.ClientError, OSError, TimeoutError):
             return False
+
+
+def _is_alive(pod: dict[str, Any] | None) -> bool:
+    """Whether a reflector says so. That it does not proves nothing."""
+    try:
+        return pod is not None and Lab.parse(pod).alive
+    except Doubt:
+        return False
+
+
+def _retrieve(task: asyncio.Future[Any]) -> None:
+    """Whoever waited was told, or has gone: asyncio need not log it."""
+    if not task.cancelled():
+        task.exception()
 
 
 def words(error: BaseException) -> str:

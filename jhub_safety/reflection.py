@@ -42,6 +42,11 @@ def is_dead(reflector: Any) -> bool:
     return first.done() and (task is None or task.done())
 
 
+def is_loaded(reflector: Any) -> bool:
+    """True when it has loaded everything once and goes on watching."""
+    return reflector.first_load_future.done() and not is_dead(reflector)
+
+
 def is_fresh(reflector: Any) -> bool:
     """True when what it holds is at most FROZEN seconds old."""
     loaded_at = getattr(reflector, "loaded_at", float("-inf"))
