@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,14 @@ from jhub_safety.hubdb.condition import open_engine, sqlite_path
 #: File systems of networks without locks: it is as it was without this.
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _BUSY = "another process is making the database again"
-#: Of a server's lock on its own: any number of readers, or one that writes.
-_POSTGRESQL = {False: "pg_try_advisory_lock", True: "pg_try_advisory_lock_shared"}
+#: How a server locks and unlocks: any number who look, or one who makes. MySQL and MariaDB have no
+#: lock of the first kind: who looks only asks.
+_STATEMENTS = {
+    ("postgresql", False): ("pg_try_advisory_lock", "pg_advisory_unlock"),
+    ("postgresql", True): ("pg_try_advisory_lock_shared", "pg_advisory_unlock_shared"),
+    ("mysql", False): ("get_lock", "release_lock"),
+    ("mysql", True): ("is_free_lock", ""),
+}
 
 
 @contextmanager
@@ -76,23 +82,44 @@ def _of_server(url: str, connect_args: Mapping[str, Any] | None, looking: bool) 
         connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
     except (SQLAlchemyError, ImportError) as error:
         raise Doubt(f"the hub's database cannot be used: {type(error).__name__}") from error
+    database = make_url(url).database or ""
     with closing(connection):
         try:
-            free = _locked(connection, make_url(url).database or "", looking)
+            free = _locked(connection, database, looking)
         except SQLAlchemyError as error:
             raise Doubt(f"the hub's database cannot be used: {type(error).__name__}") from error
         if not free:
             raise Conflict(_BUSY)
-        yield
+        try:
+            yield
+        finally:
+            # It would end with the connection, once the server has noticed that: a hub that made
+            # its database again met its own lock a moment later.
+            with suppress(SQLAlchemyError):
+                _unlock(connection, database, looking)
 
 
 def _locked(connection: Connection, database: str, looking: bool) -> bool:
-    """The lock ends with the connection."""
+    lock, _ = _STATEMENTS[_engine(connection), looking]
+    wait = ", 0" if lock == "get_lock" else ""
+    return bool(
+        connection.execute(text(f"SELECT {lock}(:key{wait})"), _key(connection, database)).scalar()
+    )
+
+
+def _unlock(connection: Connection, database: str, looking: bool) -> None:
+    _, unlock = _STATEMENTS[_engine(connection), looking]
+    if unlock:
+        connection.execute(text(f"SELECT {unlock}(:key)"), _key(connection, database))
+
+
+def _engine(connection: Connection) -> str:
+    return "postgresql" if connection.dialect.name == "postgresql" else "mysql"
+
+
+def _key(connection: Connection, database: str) -> dict[str, int | str]:
+    """A number of 64 bits for PostgreSQL; a name, of the whole server, for the others."""
     name = hashlib.sha256(f"jhub-safety {database}".encode()).digest()
-    if connection.dialect.name == "postgresql":
-        number = int.from_bytes(name[:8], signed=True)
-        query = text(f"SELECT {_POSTGRESQL[looking]}(:number)")
-        return bool(connection.execute(query, {"number": number}).scalar())
-    # Of the whole server, and at most 64 characters; there is no shared one.
-    query = text("SELECT IS_FREE_LOCK(:name)" if looking else "SELECT GET_LOCK(:name, 0)")
-    return bool(connection.execute(query, {"name": f"jhub-safety-{name.hex()[:32]}"}).scalar())
+    if _engine(connection) == "postgresql":
+        return {"key": int.from_bytes(name[:8], signed=True)}
+    return {"key": f"jhub-safety-{name.hex()[:32]}"}

@@ -126,15 +126,20 @@ c.JupyterHub.upgrade_db = True
     await hub.stop_lab("ada")
 
 
-# A large snapshot from a slow place: each hub finds the database lost before the other is done.
+#: A snapshot from a slow place: the first hub is at it until the second one has found out.
 SLOWLY = """
 import asyncio
+from pathlib import Path
 from jhub_safety.hub.guarding import HubGuard
 
+logs = [Path(one) for one in {logs!r}]
 at_once = HubGuard._restore
 
 async def slowly(self, former):
-    await asyncio.sleep(8)
+    for _ in range(1200):
+        if any("Not recovered:" in one.read_text(errors="replace") for one in logs if one.exists()):
+            break
+        await asyncio.sleep(0.1)
     return await at_once(self, former)
 
 HubGuard._restore = slowly
@@ -148,9 +153,12 @@ async def test_of_two_hubs_that_start_at_once_on_a_lost_database_one_makes_it_ag
     space = await space_factory()
     folder = tmp_path / "snapshots"
     folder.mkdir()
-    first = await hub_factory(space, Setup(extra=_settings(folder) + SLOWLY))
+    first = await hub_factory(space, Setup())
+    second = await hub_factory(space, Setup())
+    slowly = SLOWLY.format(logs=[str(first.log), str(second.log)])
     shared = f'\nc.JupyterHub.db_url = "sqlite:///{first.database}"\n'
-    second = await hub_factory(space, Setup(extra=_settings(folder) + SLOWLY + shared))
+    for hub in (first, second):
+        await hub.set_up(Setup(extra=_settings(folder) + slowly + shared))
     await first.start()
     await first.start_lab("ada")
     await _until(lambda: _verified(folder))
@@ -159,7 +167,7 @@ async def test_of_two_hubs_that_start_at_once_on_a_lost_database_one_makes_it_ag
 
     mark = len(first.log_text())
     first.empty_the_database()
-    await asyncio.gather(first.start(), second.start())
+    await asyncio.gather(first.start(timeout=240), second.start(timeout=240))
     told = first.log_since(mark) + second.log_text()
     assert told.count("It was made again") == 1
     assert told.count("Not recovered: another process is making the database again") == 1

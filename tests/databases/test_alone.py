@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+import time
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from sqlalchemy import create_engine, make_url, text
 
 from jhub_safety.errors import Conflict, Doubt
 from jhub_safety.hubdb.alone import alone
+from tests.databases.waiting import SEEN
 
 #: Takes the lock, says so, and keeps it until its standard input ends.
 HOLDER = """
@@ -42,6 +44,22 @@ def another(url: str, *arguments: str):
         process.communicate("", timeout=30)
 
 
+@contextmanager
+def soon_alone(url: str):
+    """A server keeps the lock until it has seen its holder go; a file's goes with the process."""
+    deadline = time.monotonic() + (0 if url.startswith("sqlite") else SEEN)
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(alone(url))
+                break
+            except Conflict:
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(0.05)
+        yield
+
+
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def url(request, new_database) -> str:
     return new_database(request.param)
@@ -52,7 +70,7 @@ def test_a_second_one_is_refused_until_the_first_is_done(url):
         for looking in (False, True):
             with pytest.raises(Conflict, match="another process"), alone(url, looking=looking):
                 pytest.fail("two at once")
-    with alone(url):
+    with soon_alone(url):
         pass
 
 
@@ -60,7 +78,7 @@ def test_one_that_was_killed_is_in_nobodys_way(url):
     with another(url) as process:
         process.send_signal(signal.SIGKILL)
         process.wait(30)
-    with alone(url):
+    with soon_alone(url):
         pass
 
 
@@ -68,6 +86,15 @@ def test_those_who_only_look_do_not_mind_each_other(url):
     # Else two hubs that start would each hold for the other.
     with another(url, "looking"), alone(url, looking=True):
         pass
+
+
+def test_it_is_over_when_it_is_over(url):
+    """A hub that has made its database again looks at it at once, and met its own lock."""
+    for _ in range(20):
+        with alone(url):
+            pass
+        with alone(url, looking=True):
+            pass
 
 
 def test_what_is_done_meanwhile_is_done_as_ever(url):

@@ -13,8 +13,9 @@ from jhub_safety import metrics
 from jhub_safety.errors import Conflict, Doubt
 from jhub_safety.sessions.absence import APART
 from jhub_safety.sessions.model import Live, Server, Verdict
+from jhub_safety.sessions.presence import Presence
 from tests.unit.given import NAMESPACE
-from tests.unit.session_given import ADA, BOB, GPU, READY, lab_name
+from tests.unit.session_given import ADA, BOB, GPU, READY, lab_name, session
 from tests.unit.session_stage import FirstPassDouble, Stage
 
 CROWD = tuple(Server(f"user{number}") for number in range(20))
@@ -101,6 +102,23 @@ async def test_a_look_around_counts_no_sighting(stage):
         here.clock.now += APART
     assert here.inventory.absences.suspected() == ()
     assert await here.passes(2) == [[], ["clear-session"]]
+
+
+async def test_polls_go_on_while_a_pass_counts_thousands_of_missing_labs(stage):
+    """Every pass failed: a poll changed the dictionary that the pass went over in its thread."""
+    crowd = tuple(Server(f"user{number}") for number in range(3000))
+    here = stage(ADA, *crowd)
+    here.inventory.lose(*crowd)
+    polled = session(BOB)
+    for due in (set(), set(), set(crowd)):
+        survey = asyncio.ensure_future(here.reconciler.survey())
+        while not survey.done():
+            assert (await here.inventory.look(polled)).presence is Presence.DOUBT
+            await asyncio.sleep(0)
+            here.inventory.absences.seen(f"{NAMESPACE}/{polled.lab}")
+            await asyncio.sleep(0)
+        assert (await survey).due == due
+        here.clock.now += APART
 
 
 async def test_a_server_that_the_hub_is_busy_with_is_left_to_it(stage):
