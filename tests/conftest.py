@@ -100,6 +100,8 @@ def hub_ip(cluster: ClusterInfo) -> str:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def space_factory(cluster: ClusterInfo) -> AsyncIterator[SpaceFactory]:
     """Makes namespaces in which the service account `hub` has the given Roles."""
+    from kubernetes_asyncio.client import ApiException
+
     from tests.cluster.space import CHART_ROLE, LIBRARY_ROLE, Space
 
     made: list[Space] = []
@@ -115,8 +117,14 @@ async def space_factory(cluster: ClusterInfo) -> AsyncIterator[SpaceFactory]:
         yield make
     finally:
         for space in made:
-            await space.delete()
-            await space.close()
+            try:
+                await space.delete()
+            except ApiException as error:
+                # Gone, or going: a test has deleted it. The others still have to go.
+                if error.status not in (404, 409):
+                    raise
+            finally:
+                await space.close()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -15,7 +15,7 @@ import yaml
 from kubernetes_asyncio import client, config
 from kubernetes_asyncio.stream import WsApiClient
 
-from tests.cluster.hubs import QUICK, UNHURRIED, Hub
+from tests.cluster.hubs import UNHURRIED, Hub
 from tests.cluster.space import DEADLINE, SERVERNAME, Space
 from tools.cluster import ClusterInfo
 from tools.demo.kube import USERNAME
@@ -37,17 +37,17 @@ c.SafeKubeSpawner.ownership_image = {image!r}
 """
 
 
-def with_databases(*entries: object, hurry: str = QUICK + UNHURRIED) -> str:
+def with_databases(*entries: object) -> str:
     """Configuration of a hub of real labs with these servers."""
     found = entries or ({"kind": "postgres", "image": POSTGRES_IMAGE},)
-    return f"{hurry}{OWNERSHIP}c.SafeKubeSpawner.databases = {list(found)!r}\n"
+    return f"{UNHURRIED}{OWNERSHIP}c.SafeKubeSpawner.databases = {list(found)!r}\n"
 
 
 def light_with_databases(cluster: ClusterInfo, *entries: object) -> str:
     """The same of light labs, which have no psql: the server's container has."""
     found = entries or ({"kind": "postgres", "image": POSTGRES_IMAGE},)
     return (
-        f"{QUICK}{UNHURRIED}{LIGHT_OWNERSHIP.format(image=cluster.init_image)}"
+        f"{UNHURRIED}{LIGHT_OWNERSHIP.format(image=cluster.init_image)}"
         f"c.SafeKubeSpawner.databases = {list(found)!r}\n"
     )
 

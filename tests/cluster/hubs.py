@@ -19,6 +19,7 @@ from jupyterhub import orm
 
 from jhub_safety.sessions.model import Server
 from jhub_safety.sessions.stopped import clear, database_of
+from tests.cluster.ports import own_ports
 from tests.cluster.space import Home, Space
 from tools.cluster import ClusterInfo
 from tools.demo.client import ClientError, HubClient
@@ -30,7 +31,8 @@ CONFIG = Path(__file__).with_name("jupyterhub_config.py")
 EXTRA = "JHUB_SAFETY_TEST_CONFIG"
 PASSWORD = "only-in-tests"
 ADMIN = "root"
-# A refusal must not keep a test waiting: one try, and one second for a request that hangs.
+# Only where doubt is provoked on purpose, whose refusals must not keep a test waiting: one try, and
+# one second for a request that hangs. On a busy machine that refuses good starts as well.
 QUICK = """
 c.KubeSpawner.k8s_api_request_retry_timeout = 1
 c.SafeKubeSpawner.claim_request_timeout = 1
@@ -102,7 +104,7 @@ class Hub(HubProcess):
     def __init__(
         self, cluster: ClusterInfo, space: Space, directory: Path, hub_ip: str, python: str
     ) -> None:
-        super().__init__(CONFIG, directory, hub_ip=hub_ip, python=python)
+        super().__init__(CONFIG, directory, hub_ip=hub_ip, python=python, ports=own_ports)
         self.cluster = cluster
         self.space = space
 

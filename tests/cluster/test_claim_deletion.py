@@ -13,7 +13,7 @@ import yaml
 from jhub_safety import owner as marks
 from jhub_safety.owner import Owner
 from tests.cluster.audit import CLAIMS
-from tests.cluster.hubs import QUICK, UNHURRIED, Hub, Setup
+from tests.cluster.hubs import UNHURRIED, Hub, Setup
 from tests.cluster.shell import Shell
 from tests.cluster.space import Home, Space
 
@@ -24,13 +24,13 @@ pytestmark = [
 
 ENTRY = "data-{username}"
 DECLARED = (
-    QUICK
-    + UNHURRIED
+    UNHURRIED
     + f"""
 c.SafeKubeSpawner.extra_pvcs = [{{"name": "{ENTRY}", "capacity": "1Gi", "mount_path": "/data"}}]
 """
 )
-MANY = 60
+#: So many that the command is still at it when it is killed, on a machine that stalls too.
+MANY = 200
 #: No such class: claims stay as they are made. One that is bound meanwhile is skipped as changed.
 NEVER = "none"
 MERGE = "application/merge-patch+json"

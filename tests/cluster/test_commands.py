@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from tests.cluster.audit import CLAIMS
-from tests.cluster.hubs import QUICK, Setup
+from tests.cluster.hubs import Setup
 from tests.cluster.shell import Shell
 from tests.cluster.space import Home
 
@@ -73,7 +73,7 @@ async def site(space, hub_factory, tmp_path_factory):
         ("claim-erin-a", "erin@school.edu"),
     ):
         await space.make_claim(name, user)
-    hub = await hub_factory(space, Setup(extra=QUICK))
+    hub = await hub_factory(space, Setup())
     hub.remember(GONE, {"pvc_name": GONE_CLAIM, **TODAY})
     hub.remember(FORMER, {"pvc_name": INHERITED, **TODAY})
     hub.remember(ROBBED, {"pvc_name": ROBBED_CLAIM, **TODAY})

@@ -343,13 +343,17 @@ async def test_a_first_start_that_was_cut_off_is_made_again_and_what_was_made_is
     starting = asyncio.ensure_future(begin(hub, "cut"))
     volume = await _until_half_made(hub, cluster, "cut")
     pod = await LabPod.of(hub.space, "cut")
-    for pid in pod.processes():
-        with suppress(OSError):
-            # The pod's own first process ends with the pod only.
-            if (Path("/proc") / str(pid) / "comm").read_text().strip() != "pause":
-                os.kill(pid, signal.SIGKILL)
+    # Stopped first: what comes after the killed ones moves the folder at once.
+    stopped: set[int] = set()
+    while new := _all_but_pause(pod) - stopped:
+        _signal(new, signal.SIGSTOP)
+        stopped |= new
+    async with asyncio.timeout(30):
+        while any(_runs(pid) for pid in stopped):
+            await asyncio.sleep(0.01)
     half = digests(volume / "data")
     assert half
+    _signal(stopped, signal.SIGKILL)
 
     told = await starting
     assert told.ready
@@ -363,6 +367,31 @@ async def test_a_first_start_that_was_cut_off_is_made_again_and_what_was_made_is
     assert await pod.sql("SELECT 1") == "1"
     await hub.stop_lab("cut")
     assert digests(volume / "data.half-made") == half
+
+
+def _all_but_pause(pod: LabPod) -> set[int]:
+    """The pod's own first process ends with the pod only."""
+    found = set()
+    for pid in pod.processes():
+        with suppress(OSError):
+            if (Path("/proc") / str(pid) / "comm").read_text().strip() != "pause":
+                found.add(pid)
+    return found
+
+
+def _runs(pid: int) -> bool:
+    """Also what was told to stop, and is in the middle of a write."""
+    try:
+        state = (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ("T", "t", "Z", "X")
+
+
+def _signal(pids: set[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(OSError):
+            os.kill(pid, number)
 
 
 async def _until_half_made(hub: Hub, cluster: ClusterInfo, user: str) -> Path:

@@ -147,14 +147,14 @@ async def _fill(hub: Hub, full: Stored) -> int:
         "INSERT INTO filling (text) SELECT string_agg(md5(random()::text), '') FROM "
         f"generate_series(1, 400), generate_series(1, {rows_at_once}) AS number GROUP BY number"
     )
-    with suppress(CommandFailed):
+    # The latter: the server's container is between two runs.
+    with suppress(CommandFailed, aiohttp.WSServerHandshakeError):
         while True:
             await pod.sql(one)
             written += rows_at_once
     # A table that cannot grow is an error; a write-ahead log that cannot is the server's end.
     async with asyncio.timeout(120):
         while (full.volume / ".jhub-safety-reserve").exists():
-            # The latter: the server's container is between two runs.
             with suppress(CommandFailed, aiohttp.WSServerHandshakeError):
                 await pod.sql(
                     "SELECT pg_logical_emit_message(false, 'x', repeat('x', 1000000)) "

@@ -25,7 +25,7 @@ from tests.cluster.databases import (
     psql,
     volume_folder,
 )
-from tests.cluster.hubs import QUICK, UNHURRIED, Hub, Setup
+from tests.cluster.hubs import UNHURRIED, Hub, Setup
 from tests.cluster.space import Space
 from tests.unit.wire_form import RECIPE, wire
 
@@ -54,7 +54,7 @@ SETS: dict[str, list[dict[str, Any]]] = {
     "rita": [REDIS],
     "two": [POSTGRES, {"kind": "postgres", "name": "second", "image": "postgres:17", "port": 5433}],
 }
-CONFIG = f"""{QUICK}{UNHURRIED}{OWNERSHIP}
+CONFIG = f"""{UNHURRIED}{OWNERSHIP}
 c.KubeSpawner.poll_interval = 2
 c.KubeSpawner.pre_spawn_hook = lambda spawner: spawner.set_trait(
     "databases", {SETS!r}[spawner.user.name]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.cluster.hubs import QUICK, Hub, Setup
+from tests.cluster.hubs import Hub, Setup
 from tests.cluster.space import ROOT
 
 pytestmark = [
@@ -31,7 +31,7 @@ SEE = [{"apiGroups": ["storage.k8s.io"], "resources": ["storageclasses"], "verbs
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def hub(space, hub_factory) -> Hub:
-    made = await hub_factory(space, Setup(extra=QUICK + WRONG))
+    made = await hub_factory(space, Setup(extra=WRONG))
     # As doctor recommends it: all that it finds now is about storage classes.
     with closing(sqlite3.connect(made.database)) as database:
         database.execute("PRAGMA journal_mode = WAL")

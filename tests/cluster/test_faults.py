@@ -7,7 +7,7 @@ lost its record of it (LIST), or has one (GET), gets an answer about claims that
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import pytest
@@ -39,6 +39,10 @@ SAFE = "Nothing was lost or changed"
 #: Without it most of these starts would be answered from the listing of the test before.
 ALWAYS_LIST = """
 c.SafeKubeSpawner.claim_listing_max_age = 0
+"""
+#: The only faults that are to pass within a start.
+PATIENT = """
+c.KubeSpawner.k8s_api_request_retry_timeout = 10
 """
 #: Seconds in which a healed cluster must have given everybody their home back.
 HEALED = 15.0
@@ -94,6 +98,10 @@ GETS = ANSWERS | {"404 of something else": lambda _: text("default backend - 404
 RECORDED = {fault: f"known{number}" for number, fault in enumerate(GETS)}
 
 
+def _setup(proxy: FaultProxy, extra: str = "") -> Setup:
+    return Setup(extra=QUICK + UNHURRIED + ALWAYS_LIST + extra, server=proxy.url)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site(cluster, space, hub_factory):
     async with FaultProxy(cluster.kubeconfig) as proxy:
@@ -101,9 +109,7 @@ async def site(cluster, space, hub_factory):
         for number in range(5):
             await space.make_claim(f"claim-earlier-{number}", f"earlier-{number}")
         proxy.page_size = 2
-        hub = await hub_factory(
-            space, Setup(extra=QUICK + UNHURRIED + ALWAYS_LIST, server=proxy.url)
-        )
+        hub = await hub_factory(space, _setup(proxy))
         for user in RECORDED.values():
             # As a hub that has run this library or KubeSpawner 7 would remember it.
             await space.make_claim(f"claim-{user}", user)
@@ -197,7 +203,16 @@ async def test_a_listing_that_expired_once_is_begun_again_and_gives_the_home(sit
     assert "HTTP 410" not in site.hub.log_since(log), "nobody was refused for it"
 
 
-async def test_a_passing_fault_is_waited_out_by_the_same_start(site: Site):
+@pytest_asyncio.fixture(loop_scope="module")
+async def patient(site: Site) -> AsyncIterator[Site]:
+    """The same hub, which tries again for longer than a second."""
+    await site.hub.restart_as(_setup(site.proxy, PATIENT))
+    yield site
+    await site.hub.restart_as(_setup(site.proxy))
+
+
+async def test_a_passing_fault_is_waited_out_by_the_same_start(patient: Site):
+    site = patient
     uid = await site.hub.space.make_claim("claim-brief-40school-2eedu", "brief@school.edu")
     rule = Rule(status(503, "ServiceUnavailable"), times=2)
     site.proxy.break_(rule)

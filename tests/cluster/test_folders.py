@@ -19,7 +19,7 @@ from kubernetes_asyncio import client, config
 from kubernetes_asyncio.stream import WsApiClient
 
 from jhub_safety.volumes import looking
-from tests.cluster.hubs import QUICK, UNHURRIED, Hub, Setup
+from tests.cluster.hubs import UNHURRIED, Hub, Setup
 from tools.demo.hub import cache_dir
 from tools.golden.generate import environment
 from tools.golden.releases import RELEASES
@@ -33,8 +33,7 @@ pytestmark = [
 # As Zero to JupyterHub with storage.type: static renders it, with a folder that all share, and an
 # init container of the hub's own that mounts the home.
 STATIC = (
-    QUICK
-    + UNHURRIED
+    UNHURRIED
     + """
 c.KubeSpawner.storage_pvc_ensure = False
 c.KubeSpawner.volumes = [{"name": "home", "persistentVolumeClaim": {"claimName": "homes"}}]

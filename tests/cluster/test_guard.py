@@ -22,7 +22,7 @@ import pytest_asyncio
 from jhub_safety.hub.watching import LOST_UNDER_IT
 from jhub_safety.hubdb.guarding import Fingerprint
 from tests.cluster.faults import FaultProxy, Rule, status
-from tests.cluster.hubs import ADMIN, QUICK, UNHURRIED, Hub, Setup
+from tests.cluster.hubs import ADMIN, UNHURRIED, Hub, Setup
 from tests.cluster.space import ROOT
 
 pytestmark = [
@@ -32,7 +32,7 @@ pytestmark = [
 ]
 
 LONG = 240.0
-GUARDED = QUICK + UNHURRIED + "c.DatabaseGuard.interval = 5\n"
+GUARDED = UNHURRIED + "c.DatabaseGuard.interval = 5\n"
 HOLD = GUARDED + 'c.DatabaseGuard.on_loss = "hold"\n'
 RECOVER = GUARDED + 'c.DatabaseGuard.on_loss = "recover"\n'
 SECRETS = r"/api/v1/namespaces/[^/]+/(secrets|persistentvolumeclaims)"
@@ -306,7 +306,7 @@ async def test_recovery_waits_for_an_api_server_that_fails(site: Site):
         claims = await hub.space.uids()
         await hub.kill()
         hub.empty_the_database()
-        proxy.break_(Rule(SECRETS, status(503)))
+        proxy.break_(Rule(status(503), path=SECRETS))
         starting, row = await site.start_and_hold()
         # Neither is it known what was there, nor who the users were: an empty one is not served.
         assert row == "fingerprint-unknown"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.cluster.hubs import QUICK, Hub, Setup
+from tests.cluster.hubs import Hub, Setup
 
 pytestmark = [
     pytest.mark.cluster,
@@ -64,7 +64,7 @@ async def hub(space, hub_factory, provider):
     }
     await space.make_claim("claim-erin-40school-2eedu", "erin@school.edu")
     provider.set("nobody", sub="0")
-    hub = await hub_factory(space, Setup(extra=QUICK + PROVIDER, environment=environment))
+    hub = await hub_factory(space, Setup(extra=PROVIDER, environment=environment))
     await hub.start()
     return hub
 

@@ -19,7 +19,7 @@ from jhub_safety.volumes import rebind
 from jhub_safety.volumes.exported import parse
 from jhub_safety.volumes.reattach import Seen, decide_all
 from jhub_safety.volumes.remake import Target
-from tests.cluster.hubs import QUICK, Hub, Setup
+from tests.cluster.hubs import Hub, Setup
 from tests.cluster.losses import (
     Site,
     Volumes,
@@ -46,8 +46,7 @@ pytestmark = [
 #: A home, and a volume beside it that the lab's user may write to.
 REAL = Setup(
     real_labs=True,
-    extra=QUICK
-    + """
+    extra="""
 c.SafeKubeSpawner.extra_pvcs = [{"name": "data-{username}", "capacity": "1Gi"}]
 c.KubeSpawner.volumes = c.KubeSpawner.volumes + [
     {"name": "data", "persistentVolumeClaim": {"claimName": "data-{username}"}}

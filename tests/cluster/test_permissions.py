@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tests.cluster.audit import CLAIMS
-from tests.cluster.hubs import QUICK, Hub, Setup
+from tests.cluster.hubs import Hub, Setup
 from tests.cluster.space import CHART_ROLE, LIBRARY_ROLE, Home
 
 pytestmark = [pytest.mark.cluster, pytest.mark.asyncio(loop_scope="module")]
@@ -25,7 +25,7 @@ async def _hub(space, hub_factory) -> Hub:
     for user in TWINS:
         await space.make_claim(f"claim-{user[:4]}-40school-2eedu", user)
         await space.make_claim(f"claim-{user[:4]}", user)
-    hub: Hub = await hub_factory(space, Setup(extra=QUICK))
+    hub: Hub = await hub_factory(space, Setup())
     await hub.start()
     return hub
 

@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from tests.cluster.audit import CLAIMS, PODS, WRITES
 from tests.cluster.faults import CLAIM_LIST, FaultProxy, Rule, after
-from tests.cluster.hubs import QUICK, Hub, Setup
+from tests.cluster.hubs import Hub, Setup
 from tests.cluster.space import Home
 from tools.demo.client import ClientError
 
@@ -41,7 +41,7 @@ async def site(cluster, space, hub_factory):
     async with FaultProxy(cluster.kubeconfig) as proxy:
         await space.make_claim(OF_KUBESPAWNER_6, TWO_HOMES)
         await space.make_claim(OF_KUBESPAWNER_7, TWO_HOMES)
-        hub = await hub_factory(space, Setup(extra=QUICK + limit, server=proxy.url))
+        hub = await hub_factory(space, Setup(extra=limit, server=proxy.url))
         await hub.start()
         yield Site(hub, proxy)
 

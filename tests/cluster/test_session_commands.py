@@ -13,11 +13,13 @@ import pytest_asyncio
 from jhub_safety.control import socket_path
 from jhub_safety.sessions.model import Server
 from tests.cluster.audit import CLAIMS
+from tests.cluster.control import Control
 from tests.cluster.faults import FaultProxy, Rule, status
 from tests.cluster.hubs import QUICK, Setup
 from tests.cluster.shell import Shell
 from tests.cluster.space import Home
 from tests.cluster.test_startup import POD, POD_LIST
+from tests.cluster.waiting import until
 
 pytestmark = [
     pytest.mark.cluster,
@@ -90,6 +92,12 @@ async def test_the_list_shows_each_server_with_its_three_records_and_what_follow
     await hub.kill()
     hub.clear_rows("emmy")
     await hub.start()
+
+    async def known() -> bool:
+        return (await Control(hub).verdicts())["katherine"] == "in step"
+
+    # A lab that goes while the hub still looks for it is one that ended, not a stale one.
+    await until(known, 60)
     await hub.space.delete_pod(LAB("katherine"))
 
     said = await site.run("list")

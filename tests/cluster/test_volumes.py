@@ -7,7 +7,7 @@ import os
 import pytest
 import pytest_asyncio
 
-from tests.cluster.hubs import ADMIN, QUICK, UNHURRIED, Hub, Setup
+from tests.cluster.hubs import ADMIN, UNHURRIED, Hub, Setup
 
 pytestmark = [
     pytest.mark.cluster,
@@ -17,8 +17,7 @@ pytestmark = [
 
 #: As the users of 2i2c's recipe write it.
 DECLARED = (
-    QUICK
-    + UNHURRIED
+    UNHURRIED
     + """
 c.SafeKubeSpawner.extra_pvcs = [
     {"name": "postgres-{username}", "capacity": "1Gi"},
@@ -61,8 +60,7 @@ def get_config(key, default=None):
     return value
 """
 FROM_VALUES = (
-    QUICK
-    + UNHURRIED
+    UNHURRIED
     + """
 c.KubeSpawner.volumes = c.KubeSpawner.volumes + [
     {"name": "scratch", "persistentVolumeClaim": {"claimName": "scratch-{username}"}}

@@ -66,12 +66,17 @@ class NubladoDouble:
     #: Users whose lab cannot be deleted.
     stuck: set[str] = field(default_factory=set)
     deletion_takes: float = 0.0
+    #: No lab is gone before that.
+    may_go: asyncio.Event = field(default_factory=asyncio.Event)
     answer_takes: float = 0.0
     #: Requests under way, and the most there ever were.
     under_way: int = 0
     most_under_way: int = 0
     url: str = ""
     _deletions: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.may_go.set()
 
     def has(self, **labs: str) -> None:
         """Labs that exist, by user and status."""
@@ -149,6 +154,7 @@ class NubladoDouble:
 
     async def _take_down(self, user: str) -> None:
         await asyncio.sleep(self.deletion_takes)
+        await self.may_go.wait()
         if user in self.stuck:
             self.labs[user] = "failed"
         else:

@@ -615,8 +615,11 @@ def test_a_volume_that_a_server_or_another_upgrade_has_locked_is_left_alone(volu
     (volume.volume / "data.new-17").mkdir()
     (volume.volume / "data.new-17/PG_VERSION").write_text("17\n")
     before = digest(volume.volume)
-    with subprocess.Popen(["flock", str(lock), "sleep", "60"], start_new_session=True) as holder:
+    command = ["flock", str(lock), "sh", "-c", "echo locked; exec sleep 60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as holder:
         try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"locked\n"
             assert volume.run() == (1, "jhub-safety busy")
         finally:
             os.killpg(holder.pid, signal.SIGKILL)

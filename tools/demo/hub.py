@@ -14,7 +14,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -45,11 +46,13 @@ def cache_dir() -> Path:
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "jhub-safety"
 
 
-def free_port(address: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_ports(*addresses: str) -> list[int]:
+    """One for each; all are held until the last is chosen, so that no port is given twice."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in addresses]
+        for probe, address in zip(probes, addresses, strict=True):
+            probe.bind((address, 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 class HubProcess:
@@ -70,6 +73,7 @@ class HubProcess:
         arguments: Sequence[str] = (),
         python: str = sys.executable,
         port: int | None = None,
+        ports: Callable[..., list[int]] = free_ports,
     ) -> None:
         """
         config: the configuration file; it need not say anything about addresses.
@@ -79,6 +83,7 @@ class HubProcess:
         arguments: more command line, e.g. "--JupyterHub.log_level=DEBUG"; it beats the config.
         python: the interpreter whose jupyterhub is run.
         port: of the proxy on loopback; a free one when it is None.
+        ports: gives free ports, one for each address.
         """
         self.config = config.resolve()
         self.directory = directory.resolve()
@@ -87,9 +92,8 @@ class HubProcess:
         self.hub_ip = hub_ip
         self.arguments = list(arguments)
         self.python = python
-        self.port = port or free_port("127.0.0.1")
-        self._api_port = free_port("127.0.0.1")
-        self._hub_port = free_port(hub_ip)
+        free, self._api_port, self._hub_port = ports("127.0.0.1", "127.0.0.1", hub_ip)
+        self.port = port or free
         # Without one that stays, a hub makes a new one at each start and cannot talk to the proxy
         # that a killed hub left behind.
         self._proxy_token = secrets.token_hex(32)

@@ -14,7 +14,7 @@ from aiohttp import web
 from jupyterhub import __version__
 
 from tools.demo.client import ClientError, HubClient
-from tools.demo.hub import free_port
+from tools.demo.hub import free_ports
 
 #: Seconds for one person, from the hub's first page to their own server.
 PATIENCE = 120.0
@@ -155,7 +155,7 @@ async def responder() -> AsyncIterator[str]:
     app.router.add_route("*", "/{path:.*}", answer)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    port = free_port("127.0.0.1")
+    (port,) = free_ports("127.0.0.1")
     try:
         await web.TCPSite(runner, "127.0.0.1", port).start()
         yield f"http://127.0.0.1:{port}"
