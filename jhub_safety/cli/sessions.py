@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import sys
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
@@ -187,11 +188,8 @@ async def delete(
         if forget and proposal["plan"]["actions"]:
             _spell_out(user, records)
         nothing = "no session, no route, no lab" + (", no user" if forget else "")
-        before = (
-            None
-            if no_snapshot or not forget
-            else _snapshot_of(site, f"delete {user} --forget-user")
-        )
+        command = f"delete {shlex.quote(user)} --forget-user"
+        before = None if no_snapshot or not forget else _snapshot_of(site, command)
         await _carry_out(hub, proposal, yes, as_json, f"{user} has {nothing}", before)
 
 
