@@ -47,7 +47,6 @@ from jhub_safety.hubdb.known import had_homes, known_of
 from jhub_safety.recovery.rebuild import from_csv, to_csv
 from jhub_safety.sessions.kubernetes import KubernetesInventory
 
-CHANGED = "the database has changed meanwhile. Nothing was changed; run it again"
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
@@ -231,29 +230,27 @@ async def rebuild_command(
     if not yes:
         click.confirm("Go on?", abort=True, err=True)
     await be_sure_that_nobody_serves(site, "jhub-safety db rebuild")
-    if (await guard.look())[1] != decision:
-        raise SafetyError(CHANGED)
-    if not no_snapshot and case.condition.state is State.USABLE:
-        await back_up_first(site, "jhub-safety db rebuild")
     everything = site.hub.everything
     kwargs = everything.JupyterHub.get("db_kwargs") or {}
-    with (
-        nobody_else(site.db_url, kwargs.get("connect_args")),
-        Progress(console=notes, transient=True) as progress,
-    ):
+    with nobody_else(site.db_url, kwargs.get("connect_args")):
         if (await guard.look())[1] != decision:
-            raise SafetyError(CHANGED)
+            raise SafetyError(
+                "the database has changed meanwhile. Nothing was changed; run it again"
+            )
+        if not no_snapshot and case.condition.state is State.USABLE:
+            await back_up_first(site, "jhub-safety db rebuild")
         aside = set_aside(site.db_url) if case.condition.state is State.CORRUPT else None
-        task = progress.add_task("Writing users", total=len(people.users))
-        written = await asyncio.to_thread(
-            rebuild,
-            site.db_url,
-            people,
-            admins=configured_admins(everything),
-            db_kwargs=kwargs,
-            former=former_identity(case),
-            advance=lambda count: progress.advance(task, count),
-        )
+        with Progress(console=notes, transient=True) as progress:
+            task = progress.add_task("Writing users", total=len(people.users))
+            written = await asyncio.to_thread(
+                rebuild,
+                site.db_url,
+                people,
+                admins=configured_admins(everything),
+                db_kwargs=kwargs,
+                former=former_identity(case),
+                advance=lambda count: progress.advance(task, count),
+            )
         await guard.take()
     if as_json:
         record = {

@@ -12,7 +12,7 @@ from jhub_safety.checked import check_section
 from jhub_safety.cli.connection import command_line_journal, notes, shown
 from jhub_safety.cli.hubaccess import Site
 from jhub_safety.cli.hubalive import row_of_hold, sign_of_life
-from jhub_safety.errors import Conflict, Doubt, SafetyError
+from jhub_safety.errors import Doubt, SafetyError
 from jhub_safety.hubdb.alone import alone
 from jhub_safety.hubdb.backup import Backups, DatabaseBackup
 
@@ -43,15 +43,14 @@ async def be_sure_that_nobody_serves(site: Site, command: str) -> None:
 
 @contextmanager
 def nobody_else(url: str, connect_args: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """While a database is made again. Raises Conflict when another process does that, Doubt."""
+    """While a database is made again. Raises Conflict when another process does that, or Doubt."""
     with ExitStack() as stack:
         try:
             stack.enter_context(alone(url, connect_args))
-        except Conflict as conflict:
-            raise Conflict(
-                f"{conflict}: a hub, or another command. Nothing was changed. What it has come to "
-                "shows: jhub-safety db status"
-            ) from conflict
+        except SafetyError as error:
+            raise type(error)(
+                f"{error}. Nothing was changed. How it stands shows: jhub-safety db status"
+            ) from error
         yield
 
 

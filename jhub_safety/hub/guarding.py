@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from jupyterhub.app import JupyterHub
 
 from jhub_safety import metrics
-from jhub_safety.errors import Conflict, Doubt, SafetyError
+from jhub_safety.errors import Doubt, SafetyError
 from jhub_safety.hub.apart import apart
 from jhub_safety.hub.guarded import GuardedHub
 from jhub_safety.hub.holding import Hold
@@ -110,12 +110,8 @@ class HubGuard:
         try:
             with alone(self._app.db_url, self._connect_args, looking=True):
                 return ""
-        except Conflict as conflict:
-            return str(conflict)
-        except Doubt as doubt:
-            # It was looked at just now, and is in order.
-            self._app.log.warning("Whether another process works on the database: %s", doubt)
-            return ""
+        except SafetyError as error:
+            return str(error)
 
     def _make_again(self, case: Case, decision: Decision, gathered: Gathered) -> str | None:
         aside: object = ""

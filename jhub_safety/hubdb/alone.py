@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from jhub_safety.errors import Conflict, Doubt
 from jhub_safety.hubdb.condition import open_engine, sqlite_path
+from jhub_safety.hubdb.exchange import like
 
 #: File systems of networks without locks: it is as it was without this.
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -51,18 +52,20 @@ def alone(
         yield
 
 
+def _unknown(why: str) -> Doubt:
+    return Doubt(f"whether another process is making the database again is not known: {why}")
+
+
 @contextmanager
 def _of_file(path: Path, looking: bool) -> Iterator[None]:
-    # Never deleted: whoever has opened it before would hold a lock on nothing.
     name = path.with_name(f".{path.name}.jhub-safety-lock")
-    # Not made by who only looks: the folder may be read-only.
-    if looking and not name.exists():
+    try:
+        handle = _open(name, path, looking)
+    except OSError as error:
+        raise _unknown(f"{name} cannot be opened: {error.strerror}") from error
+    if handle is None:
         yield
         return
-    try:
-        handle = os.open(name, os.O_RDONLY if looking else os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise Doubt(f"{name} cannot be opened: {error.strerror}") from error
     with closing(os.fdopen(handle, "rb")) as file:
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if looking else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -70,8 +73,23 @@ def _of_file(path: Path, looking: bool) -> Iterator[None]:
             raise Conflict(_BUSY) from error
         except OSError as error:
             if error.errno not in _NO_LOCKS:
-                raise Doubt(f"{name} cannot be locked: {error.strerror}") from error
+                raise _unknown(f"{name} cannot be locked: {error.strerror}") from error
         yield
+
+
+def _open(name: Path, database: Path, looking: bool) -> int | None:
+    """None: nobody has locked it yet. It is never deleted: whoever has opened it before would hold
+    a lock on nothing."""
+    try:
+        return os.open(name, os.O_RDONLY if looking else os.O_RDWR)
+    except FileNotFoundError:
+        # Not made by who only looks: the folder may be read-only.
+        if looking:
+            return None
+    handle = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
+    # What root's command has made, the hub must be able to open.
+    like(name, database)
+    return handle
 
 
 @contextmanager
@@ -81,13 +99,13 @@ def _of_server(url: str, connect_args: Mapping[str, Any] | None, looking: bool) 
         # No transaction stays open, in which the new tables would not be seen.
         connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
     except (SQLAlchemyError, ImportError) as error:
-        raise Doubt(f"the hub's database cannot be used: {type(error).__name__}") from error
+        raise _unknown(f"its server does not answer: {type(error).__name__}") from error
     database = make_url(url).database or ""
     with closing(connection):
         try:
             free = _locked(connection, database, looking)
         except SQLAlchemyError as error:
-            raise Doubt(f"the hub's database cannot be used: {type(error).__name__}") from error
+            raise _unknown(f"its server does not answer: {type(error).__name__}") from error
         if not free:
             raise Conflict(_BUSY)
         try:

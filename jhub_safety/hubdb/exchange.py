@@ -43,7 +43,7 @@ def replace_file(
             raise SafetyError(f"{new} was not written whole")
         change_file(new, wanted)
         before = _measured(new)
-        _like(new, target)
+        like(new, target)
         if manifest.journal_mode == "wal":
             _use_wal(new)
         kept = _exchange(target, new, aside)
@@ -66,7 +66,7 @@ def _measured(file: Path) -> Mapping[str, content.Content]:
         return content.measure(connection)
 
 
-def _like(new: Path, old: Path) -> None:
+def like(new: Path, old: Path) -> None:
     """The hub must be able to write what root restored."""
     model = old if old.exists() else old.parent
     if old.exists():

@@ -14,8 +14,4 @@ load_subconfig(demo.name, path=str(demo.parent))
 # set it themselves.
 c.DatabaseGuard.on_loss = "ignore"
 
-# Several labs that begin at once on two busy cores; no test waits for these to pass.
-c.KubeSpawner.start_timeout = 300
-c.KubeSpawner.http_timeout = 300
-
 exec(compile(Path(os.environ["JHUB_SAFETY_TEST_CONFIG"]).read_text(), "extra_config.py", "exec"))

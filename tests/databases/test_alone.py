@@ -143,3 +143,14 @@ def test_a_folder_that_is_not_there_is_a_doubt(tmp_path):
     where = Path(tmp_path, "unmounted", "hub.sqlite")
     with pytest.raises(Doubt, match="cannot be opened"), alone(f"sqlite:///{where}"):
         pytest.fail("alone nowhere")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file for somebody else")
+def test_a_lock_that_root_has_made_is_the_database_owners(tmp_path):
+    database = tmp_path / "hub.sqlite"
+    database.touch(mode=0o640)
+    os.chown(database, 1000, 100)
+    with alone(f"sqlite:///{database}"):
+        pass
+    made = (tmp_path / ".hub.sqlite.jhub-safety-lock").stat()
+    assert (made.st_uid, made.st_gid, made.st_mode & 0o777) == (1000, 100, 0o640)

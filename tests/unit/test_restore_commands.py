@@ -133,3 +133,14 @@ def test_nothing_is_restored_while_another_process_makes_the_database_again(worl
     assert "Nothing was changed" in why
     assert world.database.read_bytes() == b""
     assert run(world, "restore", "newest", "--yes").exit_code == 0
+
+
+def test_nothing_is_restored_while_it_is_not_known_whether_another_process_does_so(world):
+    lose(world)
+    lock = world.database.with_name(f".{world.database.name}.jhub-safety-lock")
+    # A link to itself: root cannot open it, either.
+    lock.symlink_to(lock)
+    why = refused(run(world, "restore", "newest", "--yes"))
+    assert f"is not known: {lock} cannot be opened" in why
+    assert why.endswith("Nothing was changed. How it stands shows: jhub-safety db status")
+    assert world.database.read_bytes() == b""

@@ -312,19 +312,25 @@ def test_of_claims_that_name_nobody_those_are_told_that_no_record_names(hub, cap
     assert told[-1].startswith("4 more claims name nobody")
 
 
-def test_a_recovery_that_fails_half_way_says_where_the_old_one_is(hub, file, monkeypatch):
+def lost(hub, file, monkeypatch, content: bytes = b""):
+    """The guard of a known database that is *content* now, in a cluster that knows ada."""
     guard = HubGuard(GuardedHub(hub, None))
     asyncio.run(guard.hub.with_guard(lambda one: one.take()))
-    file.write_bytes(b"no database at all" * 999)
-    case, decision = guard._look()
+    file.write_bytes(content)
 
     async def everybody():
         return Gathered(People(frozenset({"ada"})), ())
 
+    monkeypatch.setattr(guard.hub, "gather", everybody)
+    return guard, *guard._look()
+
+
+def test_a_recovery_that_fails_half_way_says_where_the_old_one_is(hub, file, monkeypatch):
+    guard, case, decision = lost(hub, file, monkeypatch, b"no database at all" * 999)
+
     def full(*_, **__):
         raise Doubt("the hub's database cannot be used: OperationalError")
 
-    monkeypatch.setattr(guard.hub, "gather", everybody)
     monkeypatch.setattr(guarding, "rebuild", full)
     problem = guard._recover(case, decision)
     (aside,) = file.parent.glob("*.lost-*")
@@ -337,32 +343,17 @@ def test_a_recovery_that_fails_half_way_says_where_the_old_one_is(hub, file, mon
 def test_a_recovery_that_may_have_begun_does_not_say_that_nothing_was_changed(
     hub, file, monkeypatch
 ):
-    guard = HubGuard(GuardedHub(hub, None))
-    asyncio.run(guard.hub.with_guard(lambda one: one.take()))
-    file.write_bytes(b"")
-    case, decision = guard._look()
-
-    async def everybody():
-        return Gathered(People(frozenset({"ada"})), ())
+    guard, case, decision = lost(hub, file, monkeypatch)
 
     async def cut_off(_):
         raise Doubt("the disk is full")
 
-    monkeypatch.setattr(guard.hub, "gather", everybody)
     monkeypatch.setattr(guard, "_restore", cut_off)
     assert guard._recover(case, decision) == "the disk is full. Nothing was deleted"
 
 
 def test_of_two_hubs_that_find_it_lost_one_makes_it_again(hub, file, monkeypatch):
-    guard = HubGuard(GuardedHub(hub, None))
-    asyncio.run(guard.hub.with_guard(lambda one: one.take()))
-    file.write_bytes(b"")
-    case, decision = guard._look()
-
-    async def everybody():
-        return Gathered(People(frozenset({"ada"})), ())
-
-    monkeypatch.setattr(guard.hub, "gather", everybody)
+    guard, case, decision = lost(hub, file, monkeypatch)
     with alone(hub.db_url):
         assert guard._recover(case, decision) == (
             "another process is making the database again. Nothing was changed"
@@ -391,3 +382,21 @@ def test_a_hub_does_not_serve_on_what_another_is_still_making(hub, file, monkeyp
     assert told == [("as-before", "jhub-safety db status")]
     (said,) = (one.getMessage() for one in caplog.records if one.levelno == logging.CRITICAL)
     assert "another process is making the database again. Nothing was changed" in said
+
+
+def test_a_hub_does_not_serve_while_it_is_not_known_whether_another_is_at_it(
+    hub, file, monkeypatch, caplog
+):
+    guard = HubGuard(GuardedHub(hub, None))
+    asyncio.run(guard.hub.with_guard(lambda one: one.take()))
+    # A link to itself: root cannot open it, either.
+    lock = file.with_name(f".{file.name}.jhub-safety-lock")
+    lock.symlink_to(lock)
+    monkeypatch.setattr(guard, "_page", lock.unlink)
+    monkeypatch.setattr(guarding, "HOLDING", 0.0)
+    with caplog.at_level(logging.CRITICAL):
+        guard.before_database()
+    (said,) = (one.getMessage() for one in caplog.records if one.levelno == logging.CRITICAL)
+    assert "is not known" in said
+    assert str(lock) in said
+    assert "Nothing was changed" in said

@@ -25,9 +25,7 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-# As long as the tests' hubs wait for a lab; the demo's gives up sooner, and says so.
-READY_TIMEOUT = 300.0
-STOP_TIMEOUT = 120.0
+READY_TIMEOUT = 120.0
 KERNEL_TIMEOUT = 60.0
 # The hub knows a lab is ready a moment before a freshly added route answers.
 ROUTE_TIMEOUT = 20.0
@@ -79,8 +77,7 @@ class HubClient:
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(force_close=True),
             cookie_jar=jar,
-            # The progress of a start is one answer, to its end.
-            timeout=aiohttp.ClientTimeout(total=READY_TIMEOUT),
+            timeout=aiohttp.ClientTimeout(total=120),
         )
         self._entered: set[str] = set()
 
@@ -127,13 +124,13 @@ class HubClient:
         """Ask for a start; returns as soon as the hub has taken the request."""
         await self.api("POST", self._server_path(server), options or {})
 
-    async def stop_server(self, server: str = "", timeout: float = STOP_TIMEOUT) -> None:
+    async def stop_server(self, server: str = "", timeout: float = READY_TIMEOUT) -> None:
         """Stop it, and wait until the hub has seen it gone."""
         self._entered.discard(server)
         await self.api("DELETE", self._server_path(server))
         await self._until(timeout, f"stop of {self._name(server)}", self._gone, server)
 
-    async def delete_server(self, server: str, timeout: float = STOP_TIMEOUT) -> None:
+    async def delete_server(self, server: str, timeout: float = READY_TIMEOUT) -> None:
         """Stop and delete a named server; the hub then calls the spawner's own deletion."""
         self._entered.discard(server)
         await self.api("DELETE", self._server_path(server), {"remove": True})
