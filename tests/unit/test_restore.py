@@ -180,9 +180,7 @@ def test_a_hub_in_wal_mode_gets_one_in_wal_mode(original, kept, file):
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-@pytest.mark.parametrize(
-    "step", ["change_file", "_measured", "like", "_exchange", "require_equal"]
-)
+@pytest.mark.parametrize("step", ["change_file", "_measured", "like", "_exchange", "require_equal"])
 @pytest.mark.parametrize(("before", "aside"), CASES)
 def test_a_failure_at_any_step_leaves_everything_as_it_was(
     original, file, put_back, monkeypatch, before, aside, step
