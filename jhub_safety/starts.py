@@ -4,7 +4,7 @@ What is overridden of KubeSpawner 7.1, and what was seen without it:
 
 - ``_make_create_pod_request``: answers 409 by killing the pod that is there (spawner.py:3021).
 - ``stop``: when it fails, JupyterHub clears the session all the same (user.py:1140), and the lab
-  runs on unreachable.
+  runs on unreachable. It succeeds while a lab runs that its cache does not hold.
 - ``start``, ``progress``: a start that hangs can be given up; a user is told how the former lab
   ended.
 """
@@ -143,19 +143,21 @@ class StartsMixin(LabsMixin):
     async def _stop_for_certain(self, now: bool) -> None:
         pause = PAUSES[0]
         while True:
+            why = "KubeSpawner saw it go, the cluster does not say so"
             try:
                 await super().stop(now=now)
             except (Doubt, ApiException, aiohttp.ClientError, OSError, TimeoutError) as error:
-                if await self._is_stopped():
-                    return
-                self.log.warning(
-                    "Lab %s of %s is not stopped yet (%s); trying again",
-                    self.pod_name,
-                    self._log_name,
-                    words(error),
-                )
-            else:
+                why = words(error)
+            # Also of a stop that went well: KubeSpawner waits until its cache does not hold the
+            # lab, and that of a reflector which is being replaced holds none before it has loaded.
+            if await self._is_stopped():
                 return
+            self.log.warning(
+                "Lab %s of %s is not stopped yet (%s); trying again",
+                self.pod_name,
+                self._log_name,
+                why,
+            )
             await asyncio.sleep(pause)
             pause = min(2 * pause, PAUSES[1])
 

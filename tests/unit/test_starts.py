@@ -18,6 +18,7 @@ from jhub_safety.refused import SpawnRefused
 from jhub_safety.sessions.absence import Absences
 from jhub_safety.sessions.records import ENDED
 from jhub_safety.spawner import SafeKubeSpawner
+from jhub_safety.starts import StartsMixin
 
 WHY = "it used more memory than it may (OOMKilled, exit code 137)"
 
@@ -31,6 +32,8 @@ class Base:
         self.stops = 0
         #: Raised by the next stops; None: it works.
         self.faults: list[Exception | None] = []
+        #: What live reads say of the lab when a stop has ended: "gone", or what else there is.
+        self.reads = ["gone"]
         self.events = [{"progress": 50, "message": "Pulling the image"}]
 
     def start(self, _):
@@ -49,6 +52,9 @@ class Base:
                 raise fault
             return
         await self.go.wait()
+
+    async def is_stopped(self):
+        return (self.reads.pop(0) if len(self.reads) > 1 else self.reads[0]) == "gone"
 
     async def progress(self, _):
         for event in self.events:
@@ -77,6 +83,7 @@ def spawner(monkeypatch, base):
         return 0
 
     monkeypatch.setattr(DatabasesMixin, "_seconds_to_end", no_database)
+    monkeypatch.setattr(StartsMixin, "_is_stopped", base.is_stopped)
     monkeypatch.setattr(starts, "PAUSES", (0.001, 0.002))
     monkeypatch.setattr(starts, "LAST_TRY", 0.05)
 
@@ -239,28 +246,30 @@ async def test_a_stop_returns_when_the_lab_is_gone(spawner, base):
     assert base.stops == 1
 
 
-async def test_a_stop_goes_on_until_the_cluster_answers(spawner, base, monkeypatch):
-    one = running(spawner)
-    monkeypatch.setattr(one, "_is_stopped", _no)
+async def test_a_stop_goes_on_until_the_cluster_answers(spawner, base):
     base.faults = [TimeoutError(), Doubt("HTTP 503"), OSError("refused"), None]
-    await asyncio.wait_for(one.stop(), 5)
+    base.reads = ["doubt", "doubt", "doubt", "gone"]
+    base.go.set()
+    await asyncio.wait_for(running(spawner).stop(), 5)
     assert base.stops == 4
 
 
-async def _no() -> bool:
-    return False
-
-
-async def test_a_stop_that_failed_is_over_when_the_lab_is_gone(spawner, base, monkeypatch):
-    one = running(spawner)
-
-    async def yes() -> bool:
-        return True
-
-    monkeypatch.setattr(one, "_is_stopped", yes)
+async def test_a_stop_that_failed_is_over_when_the_lab_is_gone(spawner, base):
     base.faults = [TimeoutError()]
-    await asyncio.wait_for(one.stop(), 5)
+    await asyncio.wait_for(running(spawner).stop(), 5)
     assert base.stops == 1
+
+
+@pytest.mark.parametrize("seen", ["alive", "doubt"])
+async def test_a_stop_is_not_over_because_kubespawners_cache_has_no_lab(
+    spawner, base, caplog, seen
+):
+    """That of a reflector which is being replaced has none: its pods come with its first load."""
+    base.go.set()
+    base.reads = [seen, seen, "gone"]
+    await asyncio.wait_for(running(spawner).stop(), 5)
+    assert base.stops == 3
+    assert not base.reads[1:]
 
 
 async def test_a_bug_in_a_stop_is_told(spawner, base):
