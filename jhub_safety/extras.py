@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from kubernetes_asyncio import client as kube
 from kubespawner.objects import make_pvc
+from traitlets import default
 
 from jhub_safety import metrics
 from jhub_safety import owner as marks
-from jhub_safety.cluster import events, forgotten
+from jhub_safety.cluster import events
 from jhub_safety.cluster.claims import Claim
 from jhub_safety.errors import Conflict, Doubt
-from jhub_safety.hubdb.records import VOLUMES, former_users
+from jhub_safety.hubdb.records import former_users
+from jhub_safety.onrecord import OnRecordMixin
 from jhub_safety.owner import OWNER_LABEL, Owner
 from jhub_safety.plan import Action
 from jhub_safety.refused import SpawnRefused
-from jhub_safety.starts import StartsMixin
+from jhub_safety.settings import from_chart
 from jhub_safety.volumes import growing
 from jhub_safety.volumes.declared import ExtraVolume
-from jhub_safety.volumes.extra import Wanted, decide
+from jhub_safety.volumes.extra import Wanted, decide, records_differ
 from jhub_safety.volumes.model import Decision, Row, Verdict
-from jhub_safety.volumes.names import Generation, Place, valid_name
+from jhub_safety.volumes.names import Place, valid_name
 from jhub_safety.volumes.relation import Relation, relation
 
 COMPONENT = "extra-pvc"
@@ -41,28 +43,23 @@ class Settled:
     claim: str
 
 
-class ExtrasMixin(StartsMixin):
+class ExtrasMixin(OnRecordMixin):
     """The claims beside the home."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._extras: tuple[Settled, ...] = ()
-        self._extra_claims: dict[str, str] = {}
         #: This server's home as it was settled for this start.
         self._home_claim: Claim | None = None
         #: Claims that were made in this start, for what a refusal says.
         self._made: list[str] = []
         super().__init__(*args, **kwargs)
 
-    def get_state(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().get_state()
-        if self._extra_claims:
-            state[VOLUMES] = dict(self._extra_claims)
-        return state
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        super().load_state(state)
-        found = state.get(VOLUMES)
-        self._extra_claims = dict(found) if isinstance(found, dict) else {}
+    @default("extra_pvcs")
+    def _chart_values(self) -> Any:
+        # Nobody wrote the chart's list for this library: a hub that only observes, or leaves homes
+        # alone, makes, adopts, enlarges and refuses nothing of it, and its own hook goes on. The
+        # command line goes on explaining it.
+        return from_chart("custom.singleuser.extraPVCs", []) if self.homes == "enforce" else []
 
     # -- settling
 
@@ -72,18 +69,41 @@ class ExtrasMixin(StartsMixin):
         Whether all of them carry the owner's present name.
         """
         volumes = self.extra_volumes()
+        settled = []
         try:
-            # With homes left to KubeSpawner nobody has asked before.
-            self._identity = await self.owner_identity() if volumes else self._identity
-        except LookupError as error:
-            raise self._refused(Row.NO_IDENTITY, str(error.args[0])) from error
-        settled = [await self._settle_extra(volume) for volume in volumes]
+            self._identity = await self._identity_for(volumes)
+            for volume in volumes:
+                try:
+                    settled.append(await self._settle_extra(volume))
+                except SpawnRefused as refused:
+                    if not self._does_without(volume, refused):
+                        raise
+        except SpawnRefused as refused:
+            self.log.error("%s", refused.story)  # noqa: TRY400 - the story says it all
+            raise
         self._extras = tuple(one for one, _ in settled)
         return all(named for _, named in settled)
 
+    async def _identity_for(self, volumes: Sequence[ExtraVolume]) -> str | None:
+        """With homes left to KubeSpawner nobody has asked before."""
+        try:
+            return await self.owner_identity() if volumes else self._identity
+        except LookupError as error:
+            raise self._refused(
+                Row.NO_IDENTITY,
+                f"the login of {self.user.name} does not carry the stable id that "
+                f"SafeKubeSpawner.identity_key = {self.identity_key!r} asks for ({error.args[0]})",
+                f"jhub-safety claims explain {self._safety_owner().arguments}",
+                retryable=True,
+            ) from error
+
+    def _does_without(self, volume: ExtraVolume, refused: SpawnRefused) -> bool:  # noqa: ARG002
+        """Whether the lab starts although *volume* cannot be had: not where files are on it."""
+        return False
+
     async def _settle_extra(self, volume: ExtraVolume) -> tuple[Settled, bool]:
         wanted = self._wanted(volume)
-        fault = ""
+        fault: Conflict | Doubt | None = None
         for _ in range(_ROUNDS):
             try:
                 decision = await self._decide_extra(wanted)
@@ -92,28 +112,29 @@ class ExtrasMixin(StartsMixin):
                 claim = await self._act_extra(wanted, decision)
             except Conflict as conflict:
                 # Made or changed by another server of this user: a new question.
-                fault = str(conflict)
+                fault = conflict
                 continue
             except Doubt as doubt:
-                fault = str(doubt)
+                fault = doubt
                 break
             claim = await self._mind_the_size(wanted.given.capacity or "", claim)
             await self._mind_the_rest(wanted, claim)
             self._extra_claims[volume.name] = claim.name
+            self._note_made(volume.name, claim)
             named = relation(wanted.owner, claim, volume.name) is not Relation.OTHER
             return Settled(volume, wanted.name, claim.name), named
-        raise self._refused(Row.INCOMPLETE, f"volume {volume.name} of {wanted.owner}: {fault}")
+        raise self._not_made(wanted, fault)
 
     def _wanted(self, volume: ExtraVolume) -> Wanted:
-        generation = Generation(volume.name, volume.name, "safe")
-        per_server = generation.per_server
-        owner = replace(self._safety_owner(), server=(self.name or "") if per_server else "")
+        owner = self._owner_of_volume(volume.name)
         name = self._expand_user_properties(volume.name)
         if not valid_name(name):
             raise self._refused(
                 "name",
                 f"extra_pvcs: {volume.name!r} gives {name!r} for {owner}, which is no name of a "
-                "claim. Use {owner_slug}-{owner_hash}",
+                "claim. Use {owner_slug}-{owner_hash}; but under a new name everybody gets a new, "
+                "empty volume beside the one that they have",
+                "jhub-safety claims list --component extra-pvc",
             )
         groups = [group.name for group in self.user.groups]
         return Wanted(
@@ -128,12 +149,27 @@ class ExtrasMixin(StartsMixin):
 
     async def _decide_extra(self, wanted: Wanted) -> Decision:
         claims = self._claims_api()
-        if wanted.saved is not None:
-            claim = await claims.read(wanted.saved)
-            if claim is not None or not await self._given_up(wanted):
-                return decide(wanted, {} if claim is None else {claim.name: claim})
-            # An operator's word: there is no record, then.
-            wanted = replace(wanted, saved=None)
+        given_up: set[str] = set()
+        while names := self._names_on_record(wanted) - given_up:
+            if len(names) == 1:
+                (saved,) = names
+                asked = replace(wanted, saved=saved)
+                claim = await claims.read(saved)
+                there = {} if claim is None else {saved: claim}
+                decision = decide(asked, there)
+                if decision.row is Row.TAKEN:
+                    decision = decide(self._with_former_names(asked), there)
+                if claim is not None:
+                    return decision
+            else:
+                decision = records_differ(wanted, names)
+            word = None if given_up else await self._word_on(wanted, names)
+            if word is None:
+                return decision
+            # An operator's word: there is no such record, then.
+            given_up.add(word)
+            if wanted.saved == word:
+                wanted = self._without_record(wanted, given_up)
         # All of this owner's, also under the names and ids they went by before.
         hashes = set(wanted.hashes)
         witness = self._home_claim
@@ -149,7 +185,7 @@ class ExtrasMixin(StartsMixin):
             claim = await claims.read(name)
             if claim is not None:
                 found[name] = claim
-        decision = decide(wanted, found)
+        decision = decide(wanted, found, self._recorded_for_others(wanted, found))
         left = [
             one.name
             for one in found.values()
@@ -164,17 +200,6 @@ class ExtrasMixin(StartsMixin):
                 ", ".join(left),
             )
         return decision
-
-    async def _given_up(self, wanted: Wanted) -> bool:
-        """Whether an operator has recorded that the claim on record is gone for good."""
-        claim = await forgotten.read(
-            self.api,
-            self.namespace,
-            wanted.owner,
-            wanted.volume.name,
-            timeout=self.claim_request_timeout,
-        )
-        return claim == wanted.saved
 
     def _is_extra(self, claim: str) -> bool:
         """True for the name of a claim that is made when extra volumes are settled."""
@@ -243,7 +268,8 @@ class ExtrasMixin(StartsMixin):
             except (Conflict, Doubt) as error:
                 metrics.RESIZES.labels("failed").inc()
                 self._journal().write(action, f"failed: {error}")
-                await self._tell(claim, f"{growth.why}; not enlarged: {error}")
+                told = growing.refusal(error, self.namespace, claim.name)
+                await self._tell(claim, f"{growth.why}; {told.story('not enlarged')}", told.command)
                 return claim
             metrics.RESIZES.labels("asked").inc()
             self._journal().write(action, "done")
@@ -251,23 +277,30 @@ class ExtrasMixin(StartsMixin):
         if growth.why:
             await self._tell(claim, growth.why)
         for story in growing.conditions(claim):
-            await self._tell(claim, story)
+            await self._tell(claim, story, f"kubectl -n {self.namespace} describe pvc {claim.name}")
         return claim
 
     async def _mind_the_rest(self, wanted: Wanted, claim: Claim) -> None:
         stories = growing.differences(claim, wanted.given.storage_class, wanted.volume.access_modes)
         if stories and self.extra_pvc_mismatch == "refuse":
-            raise self._refused("mismatch", "; ".join(stories))
+            raise self._refused(
+                "mismatch",
+                f"{'; '.join(stories)}. Put the entry of extra_pvcs back, or set "
+                'SafeKubeSpawner.extra_pvc_mismatch = "warn"',
+                f"kubectl -n {self.namespace} describe pvc {claim.name}",
+            )
         for story in stories:
             await self._tell(claim, story)
 
-    async def _tell(self, claim: Claim, story: str) -> None:
+    async def _tell(self, claim: Claim, story: str, command: str = "") -> None:
         """Once for each claim and story: it is the same at every start."""
         key = f"{claim.uid}: {story}"
         if key in self._said:
             return
         self._said.add(key)
-        self.log.warning("%s. The server of %s starts all the same.", story, self._log_name)
+        story = f"{story}. The server of {self._log_name} starts all the same."
+        story += f" Run: {command}" if command else ""
+        self.log.warning("%s", story)
         try:
             await events.warn_about_claim(
                 self.api, self.namespace, claim.name, claim.uid, "VolumeNotAsConfigured", story
@@ -291,21 +324,32 @@ class ExtrasMixin(StartsMixin):
             )
         except (Conflict, Doubt) as doubt:
             self._say_once("events", "Refusals are in this log only, not in events: %s", doubt)
-        raise self._refused(decision.row, decision.why, decision.command)
+        raise self._refused(decision.row, decision.why, f"jhub-safety {decision.command}")
 
-    def _refused(self, code: str, why: str, command: str = "") -> SpawnRefused:
-        story = f"Server of {self._log_name} not started: {why}. {self._what_was_done()}"
-        if command:
-            story += f" Run: jhub-safety {command}"
-        self.log.error("%s", story)
-        if (told := type(self).on_refusal) is not None:
-            told(self)
+    def _not_made(self, wanted: Wanted, fault: Conflict | Doubt | None) -> SpawnRefused:
+        """Three rounds or one answer of the API server came to nothing."""
+        what = f"volume {wanted.volume.name} of {wanted.owner}: "
+        explain = f"jhub-safety claims explain {wanted.owner.arguments}"
+        if isinstance(fault, Doubt):
+            told = growing.refusal(fault, self.namespace, wanted.name)
+            if told.why and not told.passes:
+                why = f"{what}{told.story('not made')}. That does not pass by itself"
+                return self._refused(Row.INCOMPLETE, why, told.command)
+        return self._refused(Row.INCOMPLETE, f"{what}{fault}", explain, retryable=True)
+
+    def _refused(
+        self, code: str, why: str, command: str, *, retryable: bool = False
+    ) -> SpawnRefused:
+        story = (
+            f"Server of {self._log_name} not started: {why}. {self._what_was_done()} "
+            f"{'Try again; if it stays, run' if retryable else 'Run'}: {command}"
+        )
         return SpawnRefused(
             code,
             story,
             "Your server was not started, to keep your files safe: one of your volumes could not "
             "be mounted. Nothing was lost. If this stays, please tell the people who run this hub.",
-            retryable=code == Row.INCOMPLETE,
+            retryable=retryable,
         )
 
     def _what_was_done(self) -> str:

@@ -9,31 +9,26 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from kubespawner import KubeSpawner
 from sqlalchemy.orm import object_session
 from traitlets import DefaultHandler, default
 
-from jhub_safety.cluster import events, forgotten, landmark
+from jhub_safety.cluster import events, landmark
 from jhub_safety.cluster.claims import ClaimsApi
 from jhub_safety.errors import Conflict, Doubt
+from jhub_safety.givenup import GivenUpMixin
 from jhub_safety.hubdb.records import former_users, same_home, servers_naming
 from jhub_safety.journal import Journal
 from jhub_safety.metrics import HOMES
 from jhub_safety.owner import Owner, find_identity
 from jhub_safety.refused import SpawnRefused
-from jhub_safety.settings import SafetySettings, effective
+from jhub_safety.settings import effective
 from jhub_safety.volumes.listing import SharedListing
 from jhub_safety.volumes.model import Decision, Question, Row, Verdict
 from jhub_safety.volumes.names import OWN_TEMPLATE, Generation, Place, spare_names, valid_name
 from jhub_safety.volumes.resolve import Resolver
-
-# For type checkers the mixin is a KubeSpawner; at run time it goes in front of any subclass of it.
-if TYPE_CHECKING:
-    from kubespawner import KubeSpawner as _Base
-else:
-    _Base = object
 
 
 def inherited_default(cls: type, name: str, spawner: Any = None) -> tuple[Any, bool]:
@@ -62,13 +57,13 @@ def default_template(cls: type, homes: str, spawner: Any = None) -> str:
     return str(value) if by_hub or homes != "enforce" else OWN_TEMPLATE
 
 
-class HomesMixin(SafetySettings, _Base):
+class HomesMixin(GivenUpMixin):
     """Who the owner is, what their claim may be called, and what becomes of a decision."""
 
     pvc_name: str
     #: One listing for all spawns of one loop and namespace.
     _listings: ClassVar[dict[tuple[int, str], SharedListing]] = {}
-    #: Set by hub.py: what the running JupyterHub needs to be told of a refused spawn.
+    #: Set by the hub package: what the running JupyterHub needs to be told of a refused spawn.
     on_refusal: ClassVar[Callable[[Any], None] | None] = None
     #: uids of the marks that this process has made or found, by namespace.
     _marks: ClassVar[dict[tuple[str, landmark.Mark], str]] = {}
@@ -204,13 +199,9 @@ class HomesMixin(SafetySettings, _Base):
             return ""
 
         async def given_up(question: Question) -> bool:
-            claim = await forgotten.read(
-                self.api,
-                question.place.namespace,
-                question.owner,
-                timeout=self.claim_request_timeout,
-            )
-            return claim == question.saved
+            missing = () if question.saved is None else (question.saved,)
+            shared = not question.per_server
+            return bool(await self._given_up(question.owner, "", missing, shared=shared))
 
         return Resolver(
             claims=claims,
@@ -340,9 +331,6 @@ class HomesMixin(SafetySettings, _Base):
             )
         except (Conflict, Doubt) as doubt:
             self._say_once("events", "Refusals are in this log only, not in events: %s", doubt)
-        # By the class: a function that is a class attribute would get the spawner twice.
-        if (told := type(self).on_refusal) is not None:
-            told(self)
         text = _message(_REASONS.get(decision.row, "it is not certain which volume is yours"))
         raise SpawnRefused(decision.row, story, text, retryable=decision.retryable)
 

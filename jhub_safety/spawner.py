@@ -25,8 +25,10 @@ from jhub_safety.cluster import landmark
 from jhub_safety.errors import Conflict, Doubt
 from jhub_safety.folders import FoldersMixin
 from jhub_safety.hubdb.records import FORMER_USERS, former_users
+from jhub_safety.owner import Owner
+from jhub_safety.refused import SpawnRefused
 from jhub_safety.sessions.records import PLACE
-from jhub_safety.volumes.lifecycle import delete_own, hand_over, is_home_of
+from jhub_safety.volumes.lifecycle import delete_own, hand_over, hand_over_volume, is_home_of
 from jhub_safety.volumes.model import Verdict
 from jhub_safety.volumes.names import Generation
 
@@ -49,7 +51,18 @@ class SafetyMixin(FoldersMixin):
         # Until a lab is asked for. user.spawn calls stop() after any failure, and KubeSpawner's
         # stop would delete the pod of that name: a live lab that the hub has lost track of.
         self._nothing_started, self._home_settled = True, False
-        return super().start()  # type: ignore[no-any-return]
+        starting: asyncio.Future[Any] = super().start()
+        # Whatever refused it, once for each start that JupyterHub counts as failed.
+        starting.add_done_callback(self._tell_of_a_refusal)
+        return starting
+
+    def _tell_of_a_refusal(self, starting: asyncio.Future[Any]) -> None:
+        # By the class: a function that is a class attribute would get the spawner twice.
+        told = type(self).on_refusal
+        if told is None or starting.cancelled():
+            return
+        if isinstance(starting.exception(), SpawnRefused):
+            told(self)
 
     async def load_user_options(self) -> None:
         await maybe_future(super().load_user_options())
@@ -60,7 +73,9 @@ class SafetyMixin(FoldersMixin):
         await self._settle_folder()
         if self.sessions == "enforce":
             self._saved_place = await self._set_up(landmark.PLACE)
+        if self.sessions == "enforce" or self._words:
             self._save_state()
+        await self._take_words_down()
 
     async def _settle(self) -> bool:
         """Whether the home carries the owner's present name."""
@@ -77,6 +92,8 @@ class SafetyMixin(FoldersMixin):
         self._home_claim = decision.claim
         if decision.verdict is Verdict.CREATE:
             self._made.append(decision.name)
+        if decision.claim is not None:
+            self._note_made("", decision.claim)
         if self.grow_homes and decision.claim is not None and self.storage_capacity:
             await self._mind_the_size(self.storage_capacity, decision.claim)
         return decision.claim is not None and is_home_of(self._safety_owner(), decision.claim)
@@ -98,6 +115,11 @@ class SafetyMixin(FoldersMixin):
         super().load_state(state)
         place = state.get(PLACE)
         self._saved_place = place if isinstance(place, str) else None
+
+    def _claim_on_record(self, volume: str) -> str | None:
+        if volume:
+            return self._extra_claims.get(volume)
+        return self.pvc_name if self._home_settled else None
 
     async def stop(self, now: bool = False) -> None:
         if self._nothing_started:
@@ -127,51 +149,112 @@ class SafetyMixin(FoldersMixin):
     # -- the server's later life
 
     async def rename(self, old_name: str, new_name: str) -> None:
-        """JupyterHub 6: the server gets a new name, its home stays.
+        """JupyterHub 6: the server gets a new name, its home and its volumes stay.
 
-        The claim's annotations follow, so that whoever is called *old_name* next does not
-        find it. When they cannot, the rename is refused.
+        The claims' annotations follow, so that whoever is called *old_name* next does not
+        find them. When they cannot, the rename is refused.
         """
         if hasattr(super(), "rename"):
             await super().rename(old_name, new_name)
-        generation = Generation("configured", self.pvc_name_template, "safe")
-        if self.homes != "enforce" or not generation.per_server or not self.storage_pvc_ensure:
-            return
+        what, given = "volumes", dict[str, str]()
         try:
-            self._identity = await self.owner_identity()
-            old, new = self._safety_owner(old_name), self._safety_owner(new_name)
-            home = await self._home_now()
-            if home is not None:
-                await hand_over(self._claims_api(), home, old, new, self._journal())
+            if any(Generation(one, one, "safe").per_server for one in self._extra_claims):
+                self._identity = await self.owner_identity()
+            for volume, claim in list(self._extra_claims.items()):
+                former = self._owner_of_volume(volume, old_name)
+                new = self._owner_of_volume(volume, new_name)
+                if former != new:
+                    what = f"volume {claim}"
+                    given[volume] = claim
+                    await self._give(volume, claim, [former], new)
+            what = "home"
+            await self._rename_home(old_name, new_name)
         except (Conflict, Doubt, LookupError) as error:
+            undone = await self._take_back(given, old_name, new_name)
+            owner = replace(self._safety_owner(), server=old_name)
             story = (
-                f"Server {old_name or 'default'} of {self.user.name} was not renamed: its home "
-                f"could not be given the new name ({error}). Nothing was changed. "
-                f"Run: jhub-safety claims explain {self._safety_owner(old_name).arguments}"
+                f"Server {old_name or 'default'} of {self.user.name} was not renamed: its {what} "
+                f"could not be given the new name ({error}). {undone} "
+                f"Run: jhub-safety claims explain {owner.arguments}"
             )
             raise HTTPError(409, "%s", story) from error
         self._listings.clear()
 
-    async def user_renamed(self, old: str, new: str) -> None:
-        """The user of this server was renamed (hub.py tells): the claim follows at once.
-
-        Raises:
-            Conflict, Doubt, LookupError: it did not; the server's state keeps the former name,
-                and the next start tries again.
-        """
-        self._claims_name = None
-        if self.homes != "enforce" or not self._pvc_exists:
+    async def _rename_home(self, old_name: str, new_name: str) -> None:
+        generation = Generation("configured", self.pvc_name_template, "safe")
+        if self.homes != "enforce" or not generation.per_server or not self.storage_pvc_ensure:
             return
         self._identity = await self.owner_identity()
-        owner = self._safety_owner()
-        await hand_over(
-            self._claims_api(),
-            self.pvc_name,
-            replace(owner, user=old),
-            replace(owner, user=new),
-            self._journal(),
+        old, new = self._safety_owner(old_name), self._safety_owner(new_name)
+        home = await self._home_now()
+        if home is not None:
+            await hand_over(self._claims_api(), home, old, new, self._journal())
+
+    async def _give(self, volume: str, claim: str, former: list[Owner], new: Owner) -> None:
+        """Raises Conflict, Doubt: this volume was not handed over."""
+        await hand_over_volume(self._claims_api(), claim, volume, former, new, self._journal())
+
+    async def _take_back(self, given: dict[str, str], old_name: str, new_name: str) -> str:
+        """Undo what a rename that is refused has done so far; in words.
+
+        Of the last one, too: a request without an answer may have been carried out.
+        """
+        left = []
+        for volume, claim in given.items():
+            former = self._owner_of_volume(volume, old_name)
+            new = self._owner_of_volume(volume, new_name)
+            try:
+                await self._give(volume, claim, [new], former)
+            except (Conflict, Doubt) as error:
+                left.append(f"{claim} ({error})")
+        if not left:
+            return "Nothing was changed."
+        return (
+            f"Nothing was lost; but it is not certain that {', '.join(left)} carries the old name. "
+            "If the server is refused now, rename it once more."
         )
+
+    async def user_renamed(self, old: str, new: str) -> None:
+        """The user of this server was renamed (the hub package tells): the claims follow at once.
+
+        Each one that can, whatever becomes of the others.
+
+        Raises:
+            Doubt, LookupError: not all did; the server's state keeps the former name, and the
+                next start tries again.
+        """
+        self._claims_name = None
+        home = self.homes == "enforce" and self._pvc_exists
+        if not home and not self._extra_claims:
+            return
+        self._identity = await self.owner_identity()
+        faults = await self._volumes_of_a_renamed_user(old, new)
+        if home:
+            owner = self._safety_owner()
+            before, after = replace(owner, user=old), replace(owner, user=new)
+            try:
+                await hand_over(self._claims_api(), self.pvc_name, before, after, self._journal())
+            except (Conflict, Doubt) as error:
+                faults.append(str(error))
         self._listings.clear()
+        if faults:
+            raise Doubt("; ".join(faults))
+
+    async def _volumes_of_a_renamed_user(self, old: str, new: str) -> list[str]:
+        """Hand over every claim on record, also of homes that this library leaves alone.
+
+        Until then whoever is called *old* next would find it as theirs. What went wrong.
+        """
+        faults = []
+        names = dict.fromkeys((old, *former_users(self.orm_spawner.state)))
+        for volume, claim in list(self._extra_claims.items()):
+            owner = self._owner_of_volume(volume)
+            former = [replace(owner, user=name) for name in names]
+            try:
+                await self._give(volume, claim, former, replace(owner, user=new))
+            except (Conflict, Doubt) as error:
+                faults.append(str(error))
+        return faults
 
     async def delete_forever(self) -> None:
         """A user or named server is deleted for good. The claim goes only when ``delete_pvc``

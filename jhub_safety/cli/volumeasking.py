@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,11 +12,11 @@ from jhub_safety.cluster import forgotten
 from jhub_safety.cluster.claims import Claim
 from jhub_safety.errors import SafetyError
 from jhub_safety.hubdb.people import People
-from jhub_safety.hubdb.records import HubRecords, Record, former_users
+from jhub_safety.hubdb.records import HubRecords, Record, former_users, same_home
 from jhub_safety.owner import OWNER_LABEL, Owner
 from jhub_safety.settings import STYLE_NAMES
 from jhub_safety.volumes.declared import ExtraVolume
-from jhub_safety.volumes.extra import Listed, Wanted, decide
+from jhub_safety.volumes.extra import Listed, Wanted, at_stake, decide, records_differ
 from jhub_safety.volumes.model import Decision, Row
 
 
@@ -63,12 +64,52 @@ async def answers(
         hashes = set(wanted.hashes)
         if home is not None and OWNER_LABEL in home.labels:
             hashes.add(home.labels[OWNER_LABEL])
-        decision = decide(wanted, listed.concerned(wanted, hashes))
-        if decision.row is Row.GONE and await _given_up(connection, wanted):
-            wanted = replace(wanted, saved=None)
-            decision = decide(wanted, listed.concerned(wanted, hashes))
-        found.append(Answer(wanted, decision))
+        names = _names_on_record(records, owner, wanted)
+        answer = _answer(records, owner, wanted, names, listed, hashes)
+        if answer.decision.row in (Row.GONE, Row.CONFLICT):
+            word = await _given_up(connection, wanted)
+            if word in names:
+                left = names - {word} or _names_on_record(records, owner, wanted, without=word)
+                answer = _answer(records, owner, wanted, left, listed, hashes)
+        found.append(answer)
     return tuple(found)
+
+
+def _names_on_record(
+    records: HubRecords | None, owner: Owner, wanted: Wanted, without: str = ""
+) -> set[str]:
+    """As a start does: this server's own record; without one those of the user's other servers."""
+    if wanted.saved is not None and wanted.saved != without:
+        return {wanted.saved}
+    if records is None or wanted.generations[0].per_server:
+        return set()
+    kept = [
+        records.volumes_of(one.user, one.server).get(wanted.volume.name)
+        for one in records.states
+        if one.user == owner.user and one.server != owner.server
+    ]
+    return {name for name in kept if name is not None and name != without}
+
+
+def _answer(
+    records: HubRecords | None,
+    owner: Owner,
+    wanted: Wanted,
+    names: set[str],
+    listed: Listed,
+    hashes: Collection[str],
+) -> Answer:
+    if len(names) > 1:
+        return Answer(wanted, records_differ(wanted, names))
+    wanted = replace(wanted, saved=next(iter(names), None))
+    claims = listed.concerned(wanted, hashes)
+    recorded: dict[str, Owner] = {}
+    per_server = wanted.generations[0].per_server
+    for claim in at_stake(wanted, claims) if records is not None else ():
+        for one in records.with_volume(claim) if records is not None else ():
+            if not same_home(one, owner.user, owner.server, per_server=per_server):
+                recorded[claim] = Owner(owner.hub, one.user, one.server)
+    return Answer(wanted, decide(wanted, claims, recorded))
 
 
 def _ask(
@@ -119,11 +160,10 @@ def volume_on_record(records: HubRecords | None, user: str, claim: str) -> str:
     return ""
 
 
-async def _given_up(connection: Connection, wanted: Wanted) -> bool:
-    claim = await forgotten.read(
+async def _given_up(connection: Connection, wanted: Wanted) -> str | None:
+    return await forgotten.read(
         connection.cluster.api,
         connection.claims.namespace,
         wanted.owner,
         wanted.volume.name,
     )
-    return claim == wanted.saved

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -30,7 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from jhub_safety.errors import Doubt
-from jhub_safety.hubdb.engines import sqlite_file
+from jhub_safety.hubdb.engines import name_of, sqlite_file
 
 #: Key in a server's saved state: user names under which its claim may still be annotated.
 FORMER_USERS = "jhub_safety_former_users"
@@ -38,6 +39,8 @@ FORMER_USERS = "jhub_safety_former_users"
 FOLDER = "jhub_safety_folder"
 #: Key in a server's saved state: claim by extra volume.
 VOLUMES = "jhub_safety_volumes"
+#: Key in a server's saved state: when each claim on record was made, by extra volume ("": home).
+CLAIMS_MADE = "jhub_safety_claims_made"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,17 @@ class Record:
 
     def __str__(self) -> str:
         return f"{self.user}/{self.server}" if self.server else self.user
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A claim on a server's record."""
+
+    claim: str
+    #: None where the record does not say it.
+    made: datetime | None = None
+    #: Names of the user for which it may still be annotated.
+    former: tuple[str, ...] = ()
 
 
 # Not the hub's own classes: their JSON column makes SQLAlchemy 2.1 warn at each query that it
@@ -83,6 +97,47 @@ def servers_naming(db: Session, claim: str) -> tuple[Record, ...]:
         for user, server, state in rows
         if _unpack(state).get("pvc_name") == claim
     )
+
+
+def servers_with_volumes(db: Session, claims: Iterable[str]) -> dict[str, list[Record]]:
+    """Every server on whose record one of *claims* is an extra volume, by claim.
+
+    A scan as above; asked only of a start without a record of its own.
+    """
+    wanted = set(claims)
+    matches = [_SERVERS.c.state.contains(f'"{one}"', autoescape=True) for one in sorted(wanted)]
+    found: dict[str, list[Record]] = {}
+    for user, server, state in db.execute(_STATES.where(or_(false(), *matches))):
+        volumes = _unpack(state).get(VOLUMES)
+        names = volumes.values() if isinstance(volumes, dict) else ()
+        for claim in wanted.intersection(name for name in names if isinstance(name, str)):
+            found.setdefault(claim, []).append(Record(user, server or ""))
+    return found
+
+
+def claims_kept(db: Session, user: str, volume: str = "") -> dict[str, Kept]:
+    """The claim that each server of *user* has on record, by server.
+
+    *volume*: for this extra volume; "" for the home.
+    """
+    found = {}
+    for _, server, packed in db.execute(_STATES.where(_USERS.c.name == user)):
+        state = _unpack(packed)
+        volumes = state.get(VOLUMES) if volume else {"": state.get("pvc_name")}
+        claim = volumes.get(volume) if isinstance(volumes, dict) else None
+        if isinstance(claim, str):
+            found[server or ""] = Kept(claim, when_made(state, volume), former_users(state))
+    return found
+
+
+def when_made(state: Mapping[str, Any], volume: str = "") -> datetime | None:
+    """When the claim on record was made, as far as this saved state says it."""
+    times = state.get(CLAIMS_MADE)
+    try:
+        made = datetime.fromisoformat(times[volume]) if isinstance(times, dict) else None
+    except (KeyError, TypeError, ValueError):
+        return None
+    return made if made is not None and made.tzinfo is not None else None
 
 
 def servers_in_folders(db: Session, folders: Iterable[str]) -> dict[str, list[Record]]:
@@ -148,6 +203,10 @@ class HubRecords:
             return {}
         return {volume: name for volume, name in found.items() if isinstance(name, str)}
 
+    def with_volume(self, claim: str) -> tuple[Record, ...]:
+        """Every server on whose record *claim* is an extra volume."""
+        return tuple(self._by_volume.get(claim, ()))
+
     def names(self, claim: str) -> bool:
         """Whether the record of any server names *claim*."""
         return claim in self._by_claim
@@ -167,14 +226,23 @@ class HubRecords:
                 found.setdefault(state["pvc_name"], []).append(record)
         return found
 
+    @cached_property
+    def _by_volume(self) -> dict[str, list[Record]]:
+        found: dict[str, list[Record]] = {}
+        for record in self.states:
+            for claim in set(self.volumes_of(record.user, record.server).values()):
+                found.setdefault(claim, []).append(record)
+        return found
 
-def read(db_url: str) -> HubRecords:
-    """Read a hub's database without changing it; the hub may be running.
+
+def read(db_url: str, connect_args: Mapping[str, Any] | None = None) -> HubRecords:
+    """Read a hub's database without changing it; the hub may be running. *connect_args*: as in
+    ``JupyterHub.db_kwargs``.
 
     Raises:
         Doubt: it cannot be read. A SQLite file that is not there is not made.
     """
-    with opened(db_url) as connection:
+    with opened(db_url, connect_args) as connection:
         names = tuple(connection.execute(select(_USERS.c.name).order_by(_USERS.c.name)).scalars())
         states = {
             Record(user, server or ""): MappingProxyType(_unpack(state))
@@ -184,7 +252,7 @@ def read(db_url: str) -> HubRecords:
 
 
 @contextmanager
-def opened(db_url: str) -> Iterator[Connection]:
+def opened(db_url: str, connect_args: Mapping[str, Any] | None = None) -> Iterator[Connection]:
     """A connection that only reads.
 
     Raises:
@@ -194,12 +262,13 @@ def opened(db_url: str) -> Iterator[Connection]:
         url = make_url(db_url)
     except SQLAlchemyError as error:
         raise Doubt("the hub's database cannot be read: its address is no URL") from error
-    shown = url.render_as_string(hide_password=True)
+    shown = name_of(url)
+    arguments = dict(connect_args or {})
     if (file := sqlite_file(url)) is not None:
         # mode=ro: opening a missing file would make an empty one, which a hub then starts on.
         url = make_url(f"sqlite:///file:{quote(str(file))}?mode=ro&uri=true")
     try:
-        engine = create_engine(url)
+        engine = create_engine(url, connect_args=arguments)
         try:
             with engine.connect() as connection:
                 yield connection
@@ -222,12 +291,15 @@ def former_users(state: dict[str, Any] | None) -> tuple[str, ...]:
 def remember_former_user(servers: Iterable[orm.Spawner], name: str) -> list[orm.Spawner]:
     """Write into the state of each server that has a claim that its user was called *name*.
 
+    Also of one whose home is no claim of its own and that has extra volumes: whoever is called
+    *name* next must not get those.
+
     Returns those servers. A new dict each time: SQLAlchemy does not see a changed one.
     """
     changed = []
     for server in servers:
         state = server.state or {}
-        if state.get("pvc_name"):
+        if state.get("pvc_name") or state.get(VOLUMES):
             names = [*former_users(state), name]
             server.state = {**state, FORMER_USERS: list(dict.fromkeys(names))}
             changed.append(server)

@@ -9,6 +9,10 @@ Pure, from top to bottom:
   KubeSpawner's annotations); one without annotations when nobody else's could be called so
 - today's name is another owner's or another hub's: refuse
 - none: create
+
+And without a record of one's own: what another owner's record names is neither taken nor made. A
+user or server was renamed and the claim could not be annotated; whoever has the old name now must
+not get it.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from jhub_safety import owner as marks
 from jhub_safety.cluster.claims import Claim
@@ -118,15 +123,60 @@ class Listed:
         return found | {name: self.claims[name] for name in names if name in self.claims}
 
 
-def decide(wanted: Wanted, claims: Mapping[str, Claim]) -> Decision:
+_NOBODY: Mapping[str, Owner] = MappingProxyType({})
+
+
+def decide(
+    wanted: Wanted, claims: Mapping[str, Claim], recorded: Mapping[str, Owner] = _NOBODY
+) -> Decision:
     """*claims*: by name, all that may be this volume: those of :attr:`Wanted.names` that exist,
-    the one on record, and all that are labelled for this owner."""
+    the one on record, and all that are labelled for this owner.
+
+    *recorded*: of :func:`at_stake`, on whose record in the hub's database a claim is, where that
+    is another owner.
+    """
     if wanted.saved is not None:
         return _on_record(wanted, wanted.saved, claims.get(wanted.saved))
+    decision = _without_record(wanted, claims, recorded)
+    other = recorded.get(decision.name)
+    if other is None or decision.verdict is Verdict.REFUSE:
+        return decision
+    if decision.claim is not None and _beats_records(wanted, decision.claim):
+        return decision
+    return _recorded_for(wanted, decision, other)
+
+
+def at_stake(wanted: Wanted, claims: Mapping[str, Claim]) -> frozenset[str]:
+    """Names of the claims that :func:`decide` may take, and of the one that it may make."""
+    mine = (Relation.OURS, Relation.KUBESPAWNER, Relation.UNMARKED)
+    return frozenset({wanted.name}) | {
+        name
+        for name, one in claims.items()
+        if _relation(wanted, one) in mine or _was_theirs(wanted, one)
+    }
+
+
+def records_differ(wanted: Wanted, names: Collection[str]) -> Decision:
+    """This server has no record, and those of the user's other servers contradict each other."""
+    listed = ", ".join(sorted(names))
+    return Decision(
+        Row.CONFLICT,
+        Verdict.REFUSE,
+        min(names),
+        f"the hub's records of the servers of {wanted.owner} name different claims for volume "
+        f"{wanted.volume.name}, which is one for them all: {listed}",
+        command=_explain(wanted),
+    )
+
+
+def _without_record(
+    wanted: Wanted, claims: Mapping[str, Claim], recorded: Mapping[str, Owner]
+) -> Decision:
     ours = [
         one
         for one in claims.values()
-        if _relation(wanted, one) is Relation.OURS or _was_theirs(wanted, one)
+        if _relation(wanted, one) is Relation.OURS
+        or (_was_theirs(wanted, one) and not _is_namesakes(one, recorded.get(one.name)))
     ]
     if len(ours) == 1:
         return _take(wanted, Row.KNOWN, ours[0], "its annotations name this owner and volume")
@@ -147,12 +197,51 @@ def decide(wanted: Wanted, claims: Mapping[str, Claim]) -> Decision:
     return Decision(Row.NEW, Verdict.CREATE, wanted.name, "there is none yet", generation="extra")
 
 
-def _relation(wanted: Wanted, claim: Claim) -> Relation:
-    if not wanted.generations[0].per_server:
+def volume_relation(owner: Owner, claim: Claim, volume: str) -> Relation:
+    """What *claim* says of itself with regard to *owner*'s *volume*."""
+    if not Generation(volume, volume, "safe").per_server:
         # KubeSpawner wrote down which of the user's servers came first; it is of them all.
         kept = {k: v for k, v in claim.annotations.items() if k != marks.KUBESPAWNER_SERVER}
         claim = replace(claim, annotations=kept)
-    return relation(wanted.owner, claim, wanted.volume.name)
+    return relation(owner, claim, volume)
+
+
+def _relation(wanted: Wanted, claim: Claim) -> Relation:
+    return volume_relation(wanted.owner, claim, wanted.volume.name)
+
+
+def _is_namesakes(claim: Claim, recorded: Owner | None) -> bool:
+    """True for a claim of whoever has a former name of this user now.
+
+    Two witnesses say so, its annotation and the record; for this user there is but the name.
+    """
+    annotations = claim.annotations
+    named = annotations.get(marks.USER, annotations.get(marks.KUBESPAWNER_USER))
+    return recorded is not None and recorded.user == named
+
+
+def _beats_records(wanted: Wanted, claim: Claim) -> bool:
+    """True when what is written on *claim* counts more than another owner's record of it.
+
+    As for homes: an operator's word, or a stable id (the account was renamed).
+    """
+    digest = wanted.owner.identity_digest
+    return marks.DECIDED in claim.annotations or (
+        digest is not None and claim.annotations.get(marks.IDENTITY) == digest
+    )
+
+
+def _recorded_for(wanted: Wanted, decision: Decision, other: Owner) -> Decision:
+    seems = "looks like theirs" if decision.claim is not None else "would be made"
+    return Decision(
+        Row.TAKEN,
+        Verdict.REFUSE,
+        decision.name,
+        f"volume {wanted.volume.name} of {wanted.owner}: claim {decision.name} {seems}, but the "
+        f"hub's record of {other} names it (was a user or server renamed?)",
+        claims=decision.claims,
+        command=_explain(wanted),
+    )
 
 
 def _on_record(wanted: Wanted, saved: str, claim: Claim | None) -> Decision:
@@ -178,7 +267,7 @@ def _on_record(wanted: Wanted, saved: str, claim: Claim | None) -> Decision:
 def _was_theirs(wanted: Wanted, claim: Claim) -> bool:
     """Annotated for a name that the hub's record says this user had."""
     return _relation(wanted, claim) is Relation.OTHER and any(
-        relation(former, claim, wanted.volume.name) in (Relation.OURS, Relation.KUBESPAWNER)
+        volume_relation(former, claim, wanted.volume.name) in (Relation.OURS, Relation.KUBESPAWNER)
         for former in wanted.former
     )
 

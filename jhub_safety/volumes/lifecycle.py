@@ -1,7 +1,8 @@
-"""What happens to a home after it was found: a new owner's name, or the end."""
+"""What happens to a claim after it was found: a new owner's name, or the end."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from types import MappingProxyType
 
 from jhub_safety import owner as marks
@@ -9,6 +10,7 @@ from jhub_safety.cluster.claims import Claim, ClaimsApi
 from jhub_safety.journal import Journal
 from jhub_safety.owner import Owner
 from jhub_safety.plan import Action
+from jhub_safety.volumes.extra import volume_relation
 from jhub_safety.volumes.relation import Relation, relation, same_user_other_server
 
 
@@ -45,6 +47,49 @@ async def hand_over(
         ),
         labels=MappingProxyType(new.labels()),
     )
+    changed = await claims.annotate(claim, action.annotations, action.labels)
+    journal.write(action, "done")
+    return changed
+
+
+async def hand_over_volume(
+    claims: ClaimsApi,
+    name: str,
+    volume: str,
+    former: Collection[Owner],
+    new: Owner,
+    journal: Journal,
+) -> Claim | None:
+    """Give the claim that the hub's record names for this extra *volume* to *new*.
+
+    *former*: its owner, under the names that they had before. Returns the claim as annotated, or
+    None when there is nothing to be given: the claim is gone, or somebody else's by what is written
+    on it, or *new*'s already (the servers of a user may share it). One that says nothing is theirs
+    by the record, and whoever has the old name next would find it by its own.
+
+    Raises:
+        Conflict, Doubt: nothing was changed.
+    """
+    theirs = (Relation.OURS, Relation.KUBESPAWNER, Relation.UNMARKED)
+    claim = await claims.read(name)
+    if claim is None or not any(volume_relation(one, claim, volume) in theirs for one in former):
+        return None
+    action = Action(
+        "annotate-claim",
+        claims.namespace,
+        claim.name,
+        f"{', '.join(map(str, former))} renamed to {new}",
+        uid=claim.uid,
+        annotations=MappingProxyType(
+            {
+                **new.annotations(claim.annotations.get(marks.GENERATION, "extra")),
+                marks.VOLUME: volume,
+            }
+        ),
+        labels=MappingProxyType(new.labels()),
+    )
+    if action.annotations.items() <= claim.annotations.items():
+        return None
     changed = await claims.annotate(claim, action.annotations, action.labels)
     journal.write(action, "done")
     return changed

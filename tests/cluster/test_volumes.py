@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
+import jupyterhub
 import pytest
 import pytest_asyncio
 
 from tests.cluster.hubs import ADMIN, UNHURRIED, Hub, Setup
+from tests.cluster.space import CHART_ROLE
 
 pytestmark = [
     pytest.mark.cluster,
@@ -31,6 +34,13 @@ c.KubeSpawner.volume_mounts = c.KubeSpawner.volume_mounts + [
 ]
 """
 )
+HOMES_OFF = 'c.SafeKubeSpawner.homes = "off"\n'
+#: As with Zero to JupyterHub's storage.type: static, or none.
+STATIC = """
+c.KubeSpawner.storage_pvc_ensure = False
+c.KubeSpawner.volumes = c.KubeSpawner.volumes[1:]
+c.KubeSpawner.volume_mounts = c.KubeSpawner.volume_mounts[1:]
+"""
 LARGER = DECLARED + 'c.SafeKubeSpawner.extra_pvcs[0]["capacity"] = "2Gi"\n'
 HUGE = DECLARED + 'c.SafeKubeSpawner.extra_pvcs[0]["capacity"] = "1000Gi"\n'
 #: Another class than the claims have: wished for afterwards, by an edit in the values.
@@ -138,7 +148,21 @@ async def test_volumes_of_a_user_who_is_renamed_while_the_server_runs_stay_their
     before, mounted = await hub.space.uids(), await _mounted(hub, "jupyter-cleo")
     async with await hub.login(ADMIN) as admin:
         await admin.api("PATCH", "users/cleo", {"name": "cleopatra"})
+    # At once, and not when she starts again: till then the next cleo would get her database.
+    async with asyncio.timeout(30):
+        while (await hub.space.marks("postgres-cleo"))["jhub-safety/user"] != "cleopatra":
+            await asyncio.sleep(0.05)
+    # While her server runs JupyterHub itself starts none for a namesake: its OAuth client has a
+    # server already.
     await hub.stop_lab("cleopatra")
+    page = await hub.refusal("cleo")
+    assert "one of your volumes could not be mounted" in page.text
+    assert hub.log_lines("cleo not started", "claim postgres-cleo is cleopatra")
+    # But for a home of their own, which is settled first.
+    after = await hub.space.uids()
+    assert {name: after[name] for name in before} == before
+    assert all(name.startswith("claim-cleo-") for name in set(after) - set(before))
+    before = after
     await hub.start_lab("cleopatra")
     assert await _mounted(hub, "jupyter-cleopatra") == mounted
     assert await hub.space.uids() == before
@@ -147,6 +171,78 @@ async def test_volumes_of_a_user_who_is_renamed_while_the_server_runs_stay_their
     page = await hub.refusal("cleo")
     assert "one of your volumes could not be mounted" in page.text
     await hub.stop_lab("cleopatra")
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["homes are left alone", "static homes"])
+async def test_nor_does_the_next_of_a_name_get_them_where_no_claim_may_be_annotated(
+    space_factory, hub_factory, static: bool
+):
+    """The chart's Role alone; the renamed user does not start again before their namesake."""
+    space = await space_factory(CHART_ROLE)
+    made = await hub_factory(space, Setup(extra=DECLARED + (STATIC if static else HOMES_OFF)))
+    await made.start()
+    await made.start_lab("cleo")
+    before = await space.uids()
+    mounted = await _mounted(made, "jupyter-cleo")
+    await made.stop_lab("cleo")
+    async with await made.login(ADMIN) as admin:
+        await admin.api("PATCH", "users/cleo", {"name": "cleopatra"})
+
+    page = await made.refusal("cleo")
+
+    assert "one of your volumes could not be mounted" in page.text
+    assert made.log_lines("cleo not started", "postgres-cleo", "the hub's record of cleopatra")
+    assert made.log_lines("Not every claim of cleopatra carries the new name", "403")
+    assert (await space.marks("postgres-cleo"))["jhub-safety/user"] == "cleo"
+    assert await space.pods() == {}
+    await made.start_lab("cleopatra")
+    again = await _mounted(made, "jupyter-cleopatra")
+    extras = {name for name in mounted if name.startswith(("postgres-", "data-"))}
+    assert len(extras) == 2
+    assert {name: again[name] for name in extras} == {name: mounted[name] for name in extras}
+    after = await space.uids()
+    assert {name: after[name] for name in before} == before
+    await made.stop_lab("cleopatra")
+    # After she has started, too.
+    assert "one of your volumes could not be mounted" in (await made.refusal("cleo")).text
+    await made.stop()
+
+
+@pytest.mark.skipif(
+    jupyterhub.version_info < (6,), reason="JupyterHub renames servers from version 6 on"
+)
+async def test_volumes_of_a_renamed_server_stay_its_own_and_the_next_of_its_name_gets_none(
+    hub: Hub,
+):
+    await hub.start_lab("ann", "gpu")
+    before, mounted = await hub.space.uids(), await _mounted(hub, "jupyter-ann--gpu")
+    data = next(name for name in mounted if name.startswith("data-ann"))
+    await hub.stop_lab("ann", "gpu")
+    async with await hub.login("ann") as ann:
+        await ann.api("PATCH", "users/ann/servers/gpu", {"name": "cpu"})
+    assert (await hub.space.marks(data))["jhub-safety/server"] == "cpu"
+    # Whatever the new server called gpu gets, none of it is what the other one has.
+    page = await hub.refusal("ann", "gpu")
+    assert "one of your volumes could not be mounted" in page.text
+    assert hub.log_lines("ann:gpu not started", f"claim {data} is ann/cpu")
+    await hub.start_lab("ann", "cpu")
+    assert await _mounted(hub, "jupyter-ann--cpu") == mounted
+    after = await hub.space.uids()
+    assert {name: after[name] for name in before} == before
+    await hub.stop_lab("ann", "cpu")
+
+
+async def test_a_lost_volume_of_all_servers_is_refused_at_whichever_starts_next(hub: Hub):
+    await hub.start_lab("mary")
+    await hub.stop_lab("mary")
+    await hub.space._core.delete_namespaced_persistent_volume_claim("postgres-mary", hub.space.name)
+    await hub.space.until_gone("postgres-mary")
+    for server in ("two", ""):
+        page = await hub.refusal("mary", server)
+        assert "one of your volumes could not be mounted" in page.text
+        told = f"mary:{server} not started" if server else "mary not started"
+        assert hub.log_lines(told, "claims forget postgres-mary --user=mary")
+    assert "postgres-mary" not in await hub.space.uids()
 
 
 async def test_another_users_claim_is_never_mounted(hub: Hub):

@@ -12,7 +12,7 @@ from jhub_safety import owner as marks
 from jhub_safety.owner import Owner, label_value
 from jhub_safety.volumes import home
 from jhub_safety.volumes.declared import ExtraVolume, Override
-from jhub_safety.volumes.extra import Wanted, decide
+from jhub_safety.volumes.extra import Wanted, at_stake, decide
 from jhub_safety.volumes.model import Row, Verdict
 from jhub_safety.volumes.relation import Relation, relation
 from tests.unit.given import (
@@ -475,6 +475,93 @@ def test_nobody_ever_gets_what_another_was_given(user, server, other, other_serv
     by_recipe = recipes(theirs.name, one.user, one.server)
     for there in (made, by_recipe):
         assert decide(asked, {there.name: there}).verdict in (CREATE, REFUSE)
+
+
+# -- what the hub's records of others say
+
+FORMERLY_BOB = replace(wanted(), former=(BOB,))
+SAYS_DECIDED = replace(
+    marked(), annotations={**marked().annotations, marks.DECIDED: "2026-05-01 by an operator"}
+)
+RECORDED = [
+    pytest.param(wanted(), [marked()], Row.TAKEN, REFUSE, id="ours, a former name"),
+    pytest.param(wanted(), [recipes()], Row.TAKEN, REFUSE, id="the recipe's, a former name"),
+    pytest.param(
+        wanted(template=OURS_ALONE),
+        [claim(wanted(template=OURS_ALONE).name)],
+        Row.TAKEN,
+        REFUSE,
+        id="of nobody",
+    ),
+    pytest.param(wanted(), [], Row.TAKEN, REFUSE, id="to be made"),
+    pytest.param(wanted(), [SAYS_DECIDED], Row.KNOWN, MOUNT, id="an operator's word beats it"),
+    pytest.param(
+        wanted(WITH_ID), [marked(WITH_ID)], Row.KNOWN, MOUNT, id="a stable id of ours beats it"
+    ),
+    pytest.param(wanted(WITH_ID), [marked()], Row.TAKEN, REFUSE, id="no id on it beats nothing"),
+    pytest.param(wanted(saved="postgres-alice"), [marked()], Row.KNOWN, MOUNT, id="our own record"),
+    pytest.param(
+        wanted(), [marked(), marked(name="two")], Row.SEVERAL, REFUSE, id="of several none, as ever"
+    ),
+    pytest.param(
+        FORMERLY_BOB,
+        [marked(BOB, "postgres-bob")],
+        Row.NEW,
+        CREATE,
+        id="of whoever has our former name",
+    ),
+    pytest.param(
+        FORMERLY_BOB,
+        [marked(BOB, "postgres-bob"), marked()],
+        Row.TAKEN,
+        REFUSE,
+        id="and one of ours beside it, on a record too",
+    ),
+    pytest.param(
+        FORMERLY_BOB,
+        [marked(BOB)],
+        Row.TAKEN,
+        REFUSE,
+        id="of whoever has our former name, by the name that we would get",
+    ),
+]
+
+
+@pytest.mark.parametrize(("asked", "claims", "row", "verdict"), RECORDED)
+def test_what_anothers_record_names_is_neither_taken_nor_made(asked, claims, row, verdict):
+    """bob's record names them all, and the one that would be made unless it is new."""
+    found = {one.name: one for one in claims}
+    names = set(found) if row is Row.NEW else {*found, asked.name}
+    decision = decide(asked, found, dict.fromkeys(names, BOB))
+    assert (decision.row, decision.verdict) == (row, verdict)
+    # Else nobody would have asked for these records.
+    assert names <= at_stake(asked, found)
+
+
+@pytest.mark.parametrize("there", [[marked()], []], ids=["taken", "made"])
+def test_a_refusal_upon_a_record_says_whose_it_is(there):
+    decision = decide(
+        wanted(), {one.name: one for one in there}, {"postgres-alice": replace(BOB, server="gpu")}
+    )
+    assert "the hub's record of bob/gpu names it" in decision.why
+    assert decision.command == "claims explain alice"
+
+
+def test_the_records_of_what_is_not_at_stake_are_not_asked_for():
+    """Other volumes of theirs, their home, and what is in others' hands."""
+    others = [
+        marked(name="db-alice", volume="db-{username}"),
+        ours(ALICE, "claim-alice"),
+        marked(ERIN, "postgres-erin"),
+    ]
+    assert at_stake(wanted(), {one.name: one for one in others}) == {"postgres-alice"}
+
+
+def test_what_a_former_name_alone_speaks_for_is_refused_when_a_third_one_has_it_on_record():
+    asked = replace(wanted(), former=(BOB,))
+    there = marked(BOB, "postgres-bob")
+    decision = decide(asked, {there.name: there}, {there.name: ERIN})
+    assert (decision.row, decision.verdict) == (Row.TAKEN, REFUSE)
 
 
 # -- homes and extra volumes are never one another

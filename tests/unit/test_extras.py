@@ -19,9 +19,10 @@ from traitlets.config.loader import PyFileConfigLoader
 from jhub_safety import extras, metrics
 from jhub_safety import owner as marks
 from jhub_safety.checked import check_settings
+from jhub_safety.cluster import forgotten
 from jhub_safety.errors import ConfigError, Conflict, Doubt
 from jhub_safety.homes import HomesMixin
-from jhub_safety.hubdb.records import FORMER_USERS
+from jhub_safety.hubdb.records import FORMER_USERS, VOLUMES
 from jhub_safety.owner import Owner
 from jhub_safety.refused import SpawnRefused
 from jhub_safety.settings import SafetySettings, from_chart
@@ -102,10 +103,11 @@ def place(monkeypatch, tmp_path):
         made.events.append((name, reason, message))
 
     async def given_up(_, __, owner, volume, **___):
-        return made.given_up.get((owner.hash, volume))
+        claim = made.given_up.get((owner.hash, volume))
+        return None if claim is None else forgotten.Word(claim)
 
     monkeypatch.setattr(extras.events, "warn_about_claim", warn)
-    monkeypatch.setattr(extras.forgotten, "read", given_up)
+    monkeypatch.setattr(forgotten, "word", given_up)
     return made
 
 
@@ -126,7 +128,7 @@ def recipes(name, user, **fields):
 async def test_without_a_declaration_nothing_is_asked(place):
     made = await place.settle(extra_pvcs=[])
     assert place.cluster.calls == []
-    assert extras.VOLUMES not in made.get_state()
+    assert VOLUMES not in made.get_state()
 
 
 async def test_a_new_volume_says_whose_and_which_it_is(place):
@@ -177,24 +179,24 @@ async def test_labels_of_an_entry_never_hide_whose_it_is(place):
 async def test_what_was_settled_survives_a_restart_of_the_hub_and_costs_one_read(place):
     first = await place.settle()
     saved = json.loads(json.dumps(first.get_state()))
-    assert saved[extras.VOLUMES] == {"postgres-{username}": "postgres-alice"}
+    assert saved[VOLUMES] == {"postgres-{username}": "postgres-alice"}
     place.cluster.calls.clear()
     second = await place.settle(state=saved)
     assert place.cluster.calls == [("read", "postgres-alice")]
-    assert second.get_state()[extras.VOLUMES] == saved[extras.VOLUMES]
+    assert second.get_state()[VOLUMES] == saved[VOLUMES]
 
 
 async def test_what_was_settled_survives_that_the_hub_forgets_the_rest(place):
     """user.stop: clear_state(), then the state is saved."""
     made = await place.settle()
     made.clear_state()
-    assert made.get_state()[extras.VOLUMES] == {"postgres-{username}": "postgres-alice"}
+    assert made.get_state()[VOLUMES] == {"postgres-{username}": "postgres-alice"}
 
 
 @pytest.mark.parametrize("value", [None, 7, "x", ["x"]], ids=repr)
 def test_a_record_that_is_no_dictionary_is_none(place, value):
-    made = place.spawner(state={"pod_name": "x", extras.VOLUMES: value})
-    assert extras.VOLUMES not in made.get_state()
+    made = place.spawner(state={"pod_name": "x", VOLUMES: value})
+    assert VOLUMES not in made.get_state()
 
 
 async def test_after_a_lost_database_it_is_found_again(place):
@@ -207,7 +209,7 @@ async def test_after_a_lost_database_it_is_found_again(place):
 async def test_a_claim_of_any_name_is_found_by_the_owners_label(place):
     place.cluster.put(ours(name="by-hand"), recipes("postgres-alice", "bob"))
     made = await place.settle()
-    assert made.get_state()[extras.VOLUMES] == {"postgres-{username}": "by-hand"}
+    assert made.get_state()[VOLUMES] == {"postgres-{username}": "by-hand"}
     assert counts(place.cluster) == {"list": 1, "read": 1}
 
 
@@ -218,7 +220,7 @@ async def test_an_earlier_claim_is_adopted_and_keeps_what_it_said(place):
     assert adopted.name == EARLIER
     assert adopted.annotations[marks.USER] == adopted.annotations[marks.KUBESPAWNER_USER] == ERIN
     assert adopted.labels["component"] == "extra-pvc"
-    assert made.get_state()[extras.VOLUMES] == {"postgres-{username}": EARLIER}
+    assert made.get_state()[VOLUMES] == {"postgres-{username}": EARLIER}
     assert place.journal() == [("annotate-claim", EARLIER, "done")]
 
 
@@ -226,7 +228,7 @@ async def test_not_allowed_to_annotate_it_is_mounted_all_the_same(place):
     place.cluster.put(recipes(EARLIER, ERIN))
     place.cluster.faults["annotate"] = [Doubt("HTTP 403", status=403, retryable=False)]
     made = await place.settle(ERIN)
-    assert made.get_state()[extras.VOLUMES] == {"postgres-{username}": EARLIER}
+    assert made.get_state()[VOLUMES] == {"postgres-{username}": EARLIER}
 
 
 async def test_annotating_can_be_switched_off(place):
@@ -251,7 +253,7 @@ async def test_one_that_another_server_made_meanwhile_is_taken(place):
 
     place.cluster.meanwhile = meanwhile
     made = await place.settle()
-    assert made.get_state()[extras.VOLUMES] == {"postgres-{username}": "postgres-alice"}
+    assert made.get_state()[VOLUMES] == {"postgres-{username}": "postgres-alice"}
     assert counts(place.cluster)["create"] == 1
 
 
@@ -279,7 +281,7 @@ async def test_one_that_somebody_else_took_meanwhile_is_refused(place):
 async def test_a_refusal_changes_nothing_and_says_what_to_do(place, caplog, claims, state, code):
     place.cluster.put(*claims)
     with pytest.raises(SpawnRefused) as caught:
-        await place.settle(state={"pod_name": "x", extras.VOLUMES: state})
+        await place.settle(state={"pod_name": "x", VOLUMES: state})
     error = caught.value
     assert (error.code, error.retryable) == (code, False)
     assert place.cluster.writes() == []
@@ -302,7 +304,7 @@ async def test_a_refusal_changes_nothing_and_says_what_to_do(place, caplog, clai
 @pytest.mark.parametrize("name", ["postgres-{username}", "db-{user_server}", DATA["name"]])
 def test_the_command_line_asks_what_a_start_asks(place, name, user, server, scheme):
     """Or explain would tell of another claim than the one that is mounted."""
-    state = {"pod_name": "x", extras.VOLUMES: {name: "saved"}, FORMER_USERS: ["before"]}
+    state = {"pod_name": "x", VOLUMES: {name: "saved"}, FORMER_USERS: ["before"]}
     overrides = {"groups": {"db": {"capacity": "5Gi"}}}
     entry = {"name": name, "capacity": "1Gi", "overrides": overrides}
     made = place.spawner(user, server, ["db"], state, extra_pvcs=[entry], slug_scheme=scheme)
@@ -380,11 +382,9 @@ async def test_a_former_name_is_kept_by_a_start_that_was_refused(place):
 
 async def test_a_volume_that_an_operator_gave_up_is_made_anew(place):
     place.given_up[ALICE.hash, RECIPE["name"]] = "postgres-old"
-    made = await place.settle(
-        state={"pod_name": "x", extras.VOLUMES: {RECIPE["name"]: "postgres-old"}}
-    )
+    made = await place.settle(state={"pod_name": "x", VOLUMES: {RECIPE["name"]: "postgres-old"}})
     assert set(place.cluster.stored) == {"postgres-alice"}
-    assert made.get_state()[extras.VOLUMES] == {RECIPE["name"]: "postgres-alice"}
+    assert made.get_state()[VOLUMES] == {RECIPE["name"]: "postgres-alice"}
 
 
 @pytest.mark.parametrize(
@@ -397,7 +397,7 @@ async def test_a_volume_that_an_operator_gave_up_is_made_anew(place):
 )
 async def test_a_word_about_something_else_gives_no_volume_up(place, volume, given):
     place.given_up[ALICE.hash, volume] = given
-    state = {"pod_name": "x", extras.VOLUMES: {RECIPE["name"]: "postgres-alice"}}
+    state = {"pod_name": "x", VOLUMES: {RECIPE["name"]: "postgres-alice"}}
     with pytest.raises(SpawnRefused) as caught:
         await place.settle(state=state)
     assert caught.value.code == "gone"
@@ -442,7 +442,29 @@ async def test_doubt_is_not_absence(place, verb):
         await place.settle()
     assert (caught.value.code, caught.value.retryable) == ("incomplete", True)
     assert "no answer within 10 s" in caught.value.story
+    again = "Try again; if it stays, run: jhub-safety claims explain alice"
+    assert caught.value.story.endswith(again)
     assert place.cluster.stored == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "command"),
+    [
+        ("exceeded quota: storage, requested: persistentvolumeclaims=1", "resourcequota"),
+        ("maximum storage usage per PersistentVolumeClaim is 2Gi", "limitrange"),
+    ],
+    ids=["quota", "limit"],
+)
+async def test_what_does_not_pass_by_itself_is_no_invitation_to_try_again(place, said, command):
+    place.cluster.faults["create"] = [Doubt(FORBIDDEN + said, status=403, retryable=False)]
+    with pytest.raises(SpawnRefused) as caught:
+        await place.settle()
+    assert (caught.value.code, caught.value.retryable) == ("incomplete", False)
+    story = caught.value.story
+    assert said in story
+    assert "does not pass by itself" in story
+    assert "Try again" not in story
+    assert story.endswith(f"Run: kubectl -n default describe {command}")
 
 
 async def test_a_claim_that_keeps_changing_is_refused_for_now(place):
@@ -460,6 +482,7 @@ async def test_a_name_that_kubernetes_does_not_take_is_refused(place):
         )
     assert caught.value.code == "name"
     assert "x-erin@school.edu-" in caught.value.story
+    assert "Run: jhub-safety claims list --component extra-pvc" in caught.value.story
     assert place.cluster.calls == []
 
 
@@ -467,6 +490,8 @@ async def test_a_configured_identity_counts_also_when_homes_are_left_to_kubespaw
     with pytest.raises(SpawnRefused) as caught:
         await place.settle(homes="off", identity_key="sub")
     assert caught.value.code == "no-identity"
+    assert "SafeKubeSpawner.identity_key = 'sub' asks for" in caught.value.story
+    assert "run: jhub-safety claims explain alice" in caught.value.story
     assert place.cluster.calls == []
 
 
@@ -539,7 +564,7 @@ async def test_a_claim_that_cannot_be_enlarged_starts_as_it_is(place):
     place.cluster.faults["resize"] = [Doubt("HTTP 403 exceeded quota", status=403)]
     before = resizes("failed")
     made = await place.settle(extra_pvcs=[RECIPE | {"capacity": "5Gi"}])
-    assert made.get_state()[extras.VOLUMES] == {"postgres-{username}": "postgres-alice"}
+    assert made.get_state()[VOLUMES] == {"postgres-{username}": "postgres-alice"}
     [(_, _, message)] = place.events
     assert "not enlarged: HTTP 403 exceeded quota" in message
     assert place.journal() == [
@@ -548,11 +573,57 @@ async def test_a_claim_that_cannot_be_enlarged_starts_as_it_is(place):
     assert resizes("failed") == before + 1
 
 
+FORBIDDEN = 'HTTP 403 persistentvolumeclaims "postgres-alice" is forbidden: '
+
+
+@pytest.mark.parametrize(
+    ("said", "why", "command"),
+    [
+        pytest.param(
+            'User "system:serviceaccount:jhub:hub" cannot patch resource "persistentvolumeclaims"',
+            "the hub may not change claims",
+            "kubectl -n default apply -f examples/helm/rbac.yaml",
+            id="no permission",
+        ),
+        pytest.param(
+            "exceeded quota: storage, requested: requests.storage=4Gi",
+            "a quota of the namespace leaves no room for it",
+            "kubectl -n default describe resourcequota",
+            id="a quota",
+        ),
+        pytest.param(
+            "only dynamically provisioned pvc can be resized and the storageclass that provisions",
+            "its storage class does not let volumes grow",
+            "kubectl get storageclass",
+            id="a class that cannot expand",
+        ),
+    ],
+)
+async def test_why_a_claim_did_not_grow_is_told_of_whom_and_with_a_command(
+    place, caplog, said, why, command
+):
+    place.cluster.put(ours())
+    fault = Doubt(FORBIDDEN + said, status=403, retryable=False)
+    place.cluster.faults["resize"] = [fault, fault]
+    for server in ("gpu", ""):
+        await place.settle(server=server, extra_pvcs=[RECIPE | {"capacity": "5Gi"}])
+    [(name, reason, message)] = place.events
+    assert (name, reason) == ("postgres-alice", "VolumeNotAsConfigured")
+    sized = "claim postgres-alice has 1Gi, configured is 5Gi; "
+    assert message.startswith(f"{sized}{why}")
+    assert "The server of alice:gpu starts all the same." in message
+    assert message.endswith(f" Run: {command}")
+    # Of the user's other server the same is not told again; the log says it in the same words.
+    assert caplog.messages.count(message) == 1
+    assert caplog.text.count("starts all the same") == 1
+
+
 async def test_what_kubernetes_says_of_a_resize_is_told(place):
     place.cluster.put(ours(conditions=(("FileSystemResizePending", "waiting for a pod"),)))
     await place.settle()
     [(_, _, message)] = place.events
     assert "its file system grows when a lab mounts it (waiting for a pod)" in message
+    assert message.endswith("Run: kubectl -n default describe pvc postgres-alice")
 
 
 @pytest.mark.parametrize("mode", ["warn", "refuse"])
@@ -564,6 +635,9 @@ async def test_another_class_or_access_mode_is_told_or_refused(place, mode):
         assert caught.value.code == "mismatch"
         assert "slow" in caught.value.story
         assert "ReadWriteMany" in caught.value.story
+        assert 'extra_pvc_mismatch = "warn"' in caught.value.story
+        run = "Run: kubectl -n default describe pvc postgres-alice"
+        assert caught.value.story.endswith(run)
     else:
         await place.settle(extra_pvc_mismatch=mode)
         assert len(place.events) == 2
@@ -715,15 +789,51 @@ def test_outside_of_the_charts_hub_there_are_no_values(monkeypatch):
     assert from_chart("any.key", "otherwise") == "otherwise"
 
 
-async def test_the_charts_values_make_volumes_as_they_stand(place, chart, monkeypatch):
-    chart({"custom.singleuser.extraPVCs": [RECIPE]})
-    made = place.spawner()
+def left_to_the_chart(place, **settings):
+    """A spawner of a hub that has no ``extra_pvcs`` of its own."""
+    made = place.spawner(**settings)
     del made.config.SafeKubeSpawner["extra_pvcs"]
     again = SafeKubeSpawner(
         _mock=True, user=made.user, orm_spawner=made.orm_spawner, config=made.config
     )
     again._claims_api = lambda: place.cluster
-    await again._settle_extras()
+    return again
+
+
+async def test_the_charts_values_make_volumes_as_they_stand(place, chart):
+    chart({"custom.singleuser.extraPVCs": [RECIPE]})
+    await left_to_the_chart(place)._settle_extras()
+    assert set(place.cluster.stored) == {"postgres-alice"}
+
+
+@pytest.mark.parametrize("homes", ["observe", "off"])
+@pytest.mark.parametrize(
+    "there",
+    [
+        pytest.param((), id="none there"),
+        pytest.param((recipes("postgres-alice", "alice"),), id="theirs"),
+        pytest.param((recipes("postgres-alice", "bob"),), id="somebody else's"),
+        pytest.param((claim("postgres-alice", deleting=True),), id="being deleted"),
+    ],
+)
+async def test_the_charts_values_are_left_to_the_hubs_own_hook_where_homes_are(
+    place, chart, homes, there
+):
+    """Observing refused starts, wrote on claims and enlarged them, of 2i2c's recipe."""
+    chart({"custom.singleuser.extraPVCs": [RECIPE | {"capacity": "5Gi"}]})
+    place.cluster.put(*there)
+    made = left_to_the_chart(place, homes=homes)
+    await made._settle_extras()
+    assert place.cluster.calls == []
+    assert not made._is_extra("postgres-alice"), "the hook's own request must not be swallowed"
+    # What the command line explains is what enforcing will do.
+    assert SafetySettings(config=Config(SafetySettings={"homes": homes})).extra_pvcs
+
+
+@pytest.mark.parametrize("homes", ["observe", "off"])
+async def test_a_list_of_ones_own_counts_in_every_mode(place, chart, homes):
+    chart({"custom.singleuser.extraPVCs": [DATA]})
+    await place.settle(homes=homes)
     assert set(place.cluster.stored) == {"postgres-alice"}
 
 

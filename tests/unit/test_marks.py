@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from datetime import UTC, datetime
 
 import pytest
 
@@ -109,6 +110,60 @@ async def test_giving_up_another_claim_replaces_the_record(server):
     assert [request.method for request in server.requests] == ["POST", "DELETE", "POST"]
     assert server.requests[1].path == f"{SECRETS}/{forgotten_name(ALICE)}"
     assert server.requests[2].body["stringData"]["claim"] == "claim-newer"
+
+
+async def test_a_word_says_since_when_it_counts(server):
+    when = "2026-05-01T10:00:00Z"
+    metadata = {"name": "x", "uid": SECRET_UID, "creationTimestamp": when}
+    data = {"claim": base64.b64encode(b"claim-old").decode()}
+    server.answers(says(200, {"kind": "Secret", "metadata": metadata, "data": data}))
+    found = await forgotten.word(server.api, "jupyter", ALICE)
+    assert found == forgotten.Word("claim-old", SECRET_UID, datetime(2026, 5, 1, 10, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("given", "made", "older"),
+    [
+        (10, 9, False),
+        (10, 10, True),
+        (10, 11, True),
+        (None, 9, False),
+        (10, None, False),
+    ],
+    ids=["for this claim", "of the same second", "for one before", "no time", "no record of it"],
+)
+def test_a_word_is_for_the_claim_that_was_there_when_it_was_given(given, made, older):
+    def at(hour):
+        return None if hour is None else datetime(2026, 5, 1, hour, tzinfo=UTC)
+
+    assert forgotten.Word("claim-old", "", at(given)).is_older_than(at(made)) is older
+
+
+WORD = forgotten.Word("claim-old", SECRET_UID)
+
+
+@pytest.mark.parametrize(
+    "reply", [says(200, {"kind": "Status"}), no_secret(forgotten_name(ALICE))], ids=["there", "not"]
+)
+async def test_exactly_the_word_that_was_gone_by_is_taken_down(server, reply):
+    server.answers(reply)
+    await forgotten.take_down(server.api, "jupyter", ALICE, WORD)
+    [request] = server.requests
+    assert (request.method, request.path) == ("DELETE", f"{SECRETS}/{forgotten_name(ALICE)}")
+    assert request.body["preconditions"] == {"uid": SECRET_UID}
+
+
+@pytest.mark.parametrize("reply", ["403", "500", "hung up", "an ingress's 404"])
+async def test_a_word_that_may_still_be_there_is_doubt(server, reply):
+    server.answers(DOUBTFUL[reply])
+    with pytest.raises(Doubt):
+        await forgotten.take_down(server.api, "jupyter", ALICE, WORD)
+
+
+async def test_a_word_that_was_given_since_is_left(server):
+    server.answers(status(409, "Conflict", "the UID in the precondition differs"))
+    with pytest.raises(Conflict, match="UID"):
+        await forgotten.take_down(server.api, "jupyter", ALICE, WORD)
 
 
 @pytest.mark.parametrize("replies", [("403",), ("500",), ("409", "403"), ("409",)], ids=" ".join)

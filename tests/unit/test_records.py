@@ -5,20 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from datetime import UTC, datetime
 
 import pytest
 from jupyterhub import orm
 
 from jhub_safety.errors import Doubt
 from jhub_safety.hubdb.records import (
+    CLAIMS_MADE,
     FORMER_USERS,
+    VOLUMES,
     HubRecords,
+    Kept,
     Record,
+    claims_kept,
     former_users,
     read,
     remember_former_user,
     same_home,
     servers_naming,
+    servers_with_volumes,
+    when_made,
 )
 
 #: User, server, saved state; None is a server that was never started.
@@ -92,6 +99,75 @@ def test_a_state_that_is_no_object_names_nothing_and_hides_nobody_else(session, 
     assert servers_naming(session, "claim-bob") == (Record("bob", ""),)
     assert read(url(database)).claim_of("alice", "") is None
     assert read(url(database)).claim_of("bob", "") == "claim-bob"
+
+
+# -- extra volumes
+
+
+@pytest.fixture
+def volumes(session):
+    """alice has postgres-alice twice and erin once; frank speaks of it, grace's is like it."""
+    made = "2026-05-01T10:00:00+00:00"
+    said = {
+        ("alice", ""): {VOLUMES: {"p": "postgres-alice", "d": 7}, CLAIMS_MADE: {"p": made}},
+        ("alice", "gpu"): {VOLUMES: {"p": "postgres-alice"}, "pvc_name": "claim-gpu"},
+        ("erin@school.edu", ""): {VOLUMES: {"p": "postgres-erin", "other": "postgres-alice"}},
+        ("frank", ""): {VOLUMES: {"postgres-alice": "x"}, "notes": "postgres-alice"},
+        ("grace", ""): {VOLUMES: {"p": "postgres_alice"}},
+        ("bob", ""): {VOLUMES: ["postgres-alice"]},
+    }
+    for (user, server), state in said.items():
+        session.query(orm.User).filter_by(name=user).one().orm_spawners[server].state = state
+    session.commit()
+    return session
+
+
+@pytest.mark.parametrize(
+    ("claims", "named_by"),
+    [
+        (
+            ["postgres-alice", "postgres-erin", "none"],
+            {
+                "postgres-alice": [("alice", ""), ("alice", "gpu"), ("erin@school.edu", "")],
+                "postgres-erin": [("erin@school.edu", "")],
+            },
+        ),
+        (["postgres_alice"], {"postgres_alice": [("grace", "")]}),
+        (["postgres%", "postgres-alic", "x"], {"x": [("frank", "")]}),
+        ([], {}),
+    ],
+    ids=["two", "_ is no wildcard", "nor is %, and a part is not it", "of none"],
+)
+def test_the_servers_on_whose_record_a_claim_is_an_extra_volume(volumes, claims, named_by):
+    found = servers_with_volumes(volumes, claims)
+    assert {claim: [(one.user, one.server) for one in who] for claim, who in found.items()} == (
+        named_by
+    )
+
+
+def test_what_a_users_servers_have_on_record(volumes):
+    made = datetime(2026, 5, 1, 10, tzinfo=UTC)
+    kept = Kept("postgres-alice")
+    assert claims_kept(volumes, "alice", "p") == {
+        "": Kept("postgres-alice", made),
+        "gpu": kept,
+    }
+    assert claims_kept(volumes, "alice", "d") == claims_kept(volumes, "bob", "p") == {}
+    assert claims_kept(volumes, "alice") == {"gpu": Kept("claim-gpu")}
+
+
+@pytest.mark.parametrize(
+    "times", [None, 7, {}, {"p": 7}, {"p": "x"}, {"p": "2026-05-01T10:00:00"}], ids=repr
+)
+def test_a_time_that_cannot_be_read_is_none(times):
+    assert when_made({CLAIMS_MADE: times}, "p") is None
+
+
+def test_a_former_name_is_remembered_for_a_server_with_extra_volumes_alone(volumes):
+    """A hub whose homes are no claims, or are left alone."""
+    erin = volumes.query(orm.User).filter_by(name="erin@school.edu").one()
+    assert len(remember_former_user(erin.orm_spawners.values(), "erin")) == 1
+    assert former_users(erin.orm_spawners[""].state) == ("erin",)
 
 
 # -- HubRecords

@@ -80,6 +80,13 @@ def test_each_declared_volume_is_explained_by_the_rule_of_a_start(
     assert site.cluster.writes() == []
 
 
+def test_what_anothers_record_names_is_explained_as_refused(site, elsewhere):
+    """bob was called ada before, and the claim says so still."""
+    claim_site.write_database(elsewhere, bob={VOLUMES: {ENTRY: "x"}})
+    site.on(home("ada"), extra("ada", "x"))
+    assert explained("ada") == {ENTRY: ("refuse", "taken", "x")}
+
+
 def test_explaining_everybody_counts_volumes_apart_and_agrees_with_each(site, elsewhere):
     claim_site.write_database(elsewhere, ada=ON_RECORD)
     everybody = json.loads(run("explain", "--all", "--json").stdout)
