@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -10,7 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from jhub_safety.errors import SafetyError
 from jhub_safety.plan import Action
+
+
+class NotWritten(SafetyError):
+    """A line is in the log alone, and what it is about must not be done so."""
 
 
 def _now() -> datetime:
@@ -22,7 +28,7 @@ class Journal:
 
     The file is opened for each line: it may be rotated, and a volume that is read-only now
     may be writable later. A journal that cannot be written never stops the action it is
-    about: the line is then in the log alone, and that is said once.
+    about: the line is then in the log alone, and that is said once. But for :meth:`keep`.
     """
 
     def __init__(
@@ -53,20 +59,11 @@ class Journal:
 
     def write(self, action: Action, outcome: str, **more: Any) -> None:
         """Record that *action* ended with *outcome* (``done``, ``unchanged``, ``failed: ...``)."""
-        line = json.dumps(
-            {"time": self._now().isoformat(), "outcome": outcome, **action.record(), **more},
-            ensure_ascii=True,
-        )
-        self._log.info("journal %s", line)
+        line = self._line(action, outcome, more)
         if self.path is None:
             return
         try:
-            # One write of one line in append mode: lines of two processes do not mix.
-            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            try:
-                os.write(handle, line.encode() + b"\n")
-            finally:
-                os.close(handle)
+            self._append(self.path, line)
         except OSError as error:
             if not self._warned:
                 self._warned = True
@@ -76,3 +73,39 @@ class Journal:
                     self.path,
                     error,
                 )
+
+    def keep(self, action: Action, outcome: str, **more: Any) -> None:
+        """As :meth:`write`, about what cannot be taken back and must not go unrecorded.
+
+        Raises:
+            NotWritten: it is in the log alone.
+        """
+        line = self._line(action, outcome, more)
+        if self.path is None:
+            raise NotWritten("there is no journal")
+        try:
+            self._append(self.path, line)
+        except OSError as error:
+            raise NotWritten(
+                f"the journal {self.path} cannot be written ({error.strerror})"
+            ) from error
+
+    def _line(self, action: Action, outcome: str, more: dict[str, Any]) -> str:
+        line = json.dumps(
+            {"time": self._now().isoformat(), "outcome": outcome, **action.record(), **more},
+            ensure_ascii=True,
+        )
+        self._log.info("journal %s", line)
+        return line
+
+    @staticmethod
+    def _append(path: Path, line: str) -> None:
+        """Raises OSError."""
+        # One write of one line in append mode: lines of two processes do not mix.
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            text = line.encode() + b"\n"
+            if os.write(handle, text) < len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(handle)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import wraps
 from typing import Any
 
 import click
-from rich.progress import Progress
 
+from jhub_safety.cli.claimchange import (
+    Word,
+    ask,
+    check,
+    going_through,
+    tell_left_out,
+    word_options,
+)
 from jhub_safety.cli.claimfilter import (
     Seen,
     configured,
@@ -22,12 +27,14 @@ from jhub_safety.cli.claimfilter import (
     look,
     who_mounts,
 )
+from jhub_safety.cli.claimguard import be_sure_who_is_unknown
 from jhub_safety.cli.claimlist import age, tell_totals
 from jhub_safety.cli.columns import lines
 from jhub_safety.cli.connection import (
     Connection,
     command_line_journal,
     console,
+    kept_journal,
     notes,
     shown,
     with_connection,
@@ -44,41 +51,15 @@ from jhub_safety.volumes.deletion import (
     by_filter,
     by_name,
     cap,
-    doubt_of,
     execute,
+    is_older,
     leaving,
 )
 from jhub_safety.volumes.selection import Filter, Row, rows_of
 
-#: Seconds after which the hub's database is read anew while claims are deleted.
+#: Seconds after which pods and the hub's database are read anew while claims are deleted.
 _FRESH = 5.0
-#: Names of what is left out that are printed; the others are counted.
-_NAMED = 5
 _TITLES = ("CLAIM", "OWNER", "COMPONENT", "PHASE", "SIZE", "CLASS", "VOLUME", "AGE", "MOUNTED BY")
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    """What stands in the place of a typed answer."""
-
-    yes: bool
-    hub: str | None
-    cluster: str | None
-
-
-def _word_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a script, handed on as one :class:`Word`."""
-
-    @click.option("--yes", is_flag=True, help="Do not ask; needs --hub and --cluster.")
-    @click.option("--hub", help="The hub's name, as it must be.")
-    @click.option("--cluster", help="Context or server address, as it must be.")
-    @wraps(function)
-    def command(yes: bool, hub: str | None, cluster: str | None, **arguments: Any) -> Any:
-        if yes and not (hub and cluster):
-            raise click.UsageError("--yes needs --hub and --cluster, so that no script errs.")
-        return function(word=Word(yes, hub, cluster), **arguments)
-
-    return command
 
 
 @click.command()
@@ -93,7 +74,7 @@ def _word_options(function: Callable[..., Any]) -> Callable[..., Any]:
     help="retain: keep the volumes with their data, whatever their class says.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan and do nothing.")
-@_word_options
+@word_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_connection
 async def delete(
@@ -112,10 +93,12 @@ async def delete(
     """
     if bool(names) == bool(chosen):
         raise click.UsageError("Give CLAIMs or a filter (--component, --owner, ...), not both.")
-    _check(connection, word)
+    check(connection, word, "deleted")
+    journal = command_line_journal() if dry_run else kept_journal()
     with notes.status("Looking"):
         seen = await look(connection, pods=True)
-    journal = command_line_journal()
+        if chosen.orphaned:
+            await be_sure_who_is_unknown(connection, seen.known, seen.rows)
     deletion = _decide(connection, seen, names, chosen, max_orphaned, journal)
     _show(connection, seen, deletion, reclaim)
     outcomes: tuple[Outcome, ...] = ()
@@ -124,8 +107,8 @@ async def delete(
         notes.print("There is nothing to delete.")
     elif not dry_run:
         if not word.yes:
-            _ask(connection, deletion)
-        work = _Work(connection, chosen, seen, reclaim, asked=not word.yes)
+            ask(connection, deletion.plan, "deleted")
+        work = _Work(connection, chosen, seen, reclaim)
         outcomes = await work.do(deletion, journal)
         left = await _leaving(connection, deletion, outcomes)
     _tell(deletion, outcomes, left, as_json)
@@ -133,23 +116,6 @@ async def delete(
     odd = any(not one.done and one.result != "skipped: it is gone" for one in outcomes)
     if odd or deletion.plan.refusals:
         sys.exit(1)
-
-
-def _check(connection: Connection, word: Word) -> None:
-    """What a script says it is working on must be what is there."""
-    if word.hub is not None and word.hub != connection.hub.hub_name:
-        raise SafetyError(
-            f"this is hub {connection.hub.hub_name}, not {word.hub}; nothing was "
-            "deleted. Name another one with --config and --namespace"
-        )
-    server, context = connection.cluster.server, connection.cluster.context
-    # Every pod calls its cluster so: that says nothing.
-    right = {server} if context == "in-cluster" else {server, context}
-    if word.cluster is not None and word.cluster not in right:
-        raise SafetyError(
-            f"this is cluster {server} (context {context}), not {word.cluster}; nothing was "
-            "deleted. Name another one with --context"
-        )
 
 
 def _decide(
@@ -163,13 +129,15 @@ def _decide(
     hub = connection.hub.hub_name
     if names:
         return by_name(seen.rows, names, hub=hub, deleted=_deleted(connection, journal))
-    if chosen.orphaned and (doubt := doubt_of(seen.known, seen.rows, hub)):
-        raise SafetyError(
-            f"{doubt}. Nobody can be called unknown by it; nothing was deleted. "
-            "To see which owners it does not know: jhub-safety claims list --orphaned"
-        )
-    homes = seen.known.homes if seen.known else frozenset()
-    deletion = by_filter(seen.rows, chosen, hub=hub, homes=homes, now=seen.now)
+    known = seen.known
+    deletion = by_filter(
+        seen.rows,
+        chosen,
+        hub=hub,
+        homes=known.homes if known else frozenset(),
+        oldest=known.oldest if known else None,
+        now=seen.now,
+    )
     count, most = len(deletion.plan.actions), max_orphaned or cap(seen.rows, hub)
     if chosen.orphaned and count > most:
         raise SafetyError(
@@ -203,9 +171,7 @@ def _show(connection: Connection, seen: Seen, deletion: Deletion, reclaim: str |
         # Not by rich, which takes seconds for thousands of lines.
         click.echo("\n".join(table), err=True)
         tell_totals(rows)
-    for why, names in deletion.left_out.items():
-        told = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
-        notes.print(shown(f"  left out: {len(names)} {why} ({told})"))
+    tell_left_out(deletion.left_out)
     for refusal in deletion.plan.refusals:
         notes.print(f"  [red]refused[/] {shown(refusal.who)}: {shown(refusal.reason)}")
     if not rows:
@@ -247,14 +213,6 @@ def _cells(row: Row, seen: Seen) -> tuple[str, ...]:
     )
 
 
-def _ask(connection: Connection, deletion: Deletion) -> None:
-    hub = connection.hub.hub_name
-    question = f"To {deletion.plan.title}, type the name of the hub"
-    word = click.prompt(question, default="", show_default=False, err=True)
-    if word != hub:
-        raise SafetyError(f"{word!r} is not the name of the hub; nothing was deleted")
-
-
 # -- work
 
 
@@ -266,64 +224,60 @@ class _Work:
     chosen: Filter
     seen: Seen
     reclaim: str | None
-    #: Somebody was asked, and may have taken their time.
-    asked: bool
-    mounts: Mapping[str, tuple[str, ...]] | None = None
-    looked: float = field(default_factory=time.monotonic)
+    clock: Callable[[], float] = time.monotonic
+    mounts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    #: When, by the clock; never before the first claim.
+    looked: float | None = None
 
     async def do(self, deletion: Deletion, journal: Journal) -> tuple[Outcome, ...]:
-        """Raises Doubt when it is not known who mounts what by now; nothing was deleted then."""
-        if self.asked:
-            self.mounts = await who_mounts(self.connection)
-        count = 0
-        with Progress(console=notes, transient=True) as progress:
-            task = progress.add_task("Deleting", total=len(deletion.rows))
+        """Raises Doubt when it is not known who mounts what by now; nothing more is deleted then.
 
-            def advance(_: Outcome) -> None:
-                nonlocal count
-                count += 1
-                progress.advance(task)
-
-            try:
-                return await execute(
-                    deletion,
-                    self.connection.claims,
-                    journal,
-                    before=self._retain if self.reclaim else None,
-                    still=self._still,
-                    progress=advance,
-                    where=self.connection.cluster.server,
-                )
-            except asyncio.CancelledError:
-                notes.print(
-                    f"Interrupted: {count} of {len(deletion.rows)} were gone through. Run the same "
-                    f"command again; what was done is in {shown(journal.path)}"
-                )
-                raise
+        May be run again.
+        """
+        with going_through("Deleting", len(deletion.rows), journal) as advance:
+            return await execute(
+                deletion,
+                self.connection.claims,
+                journal,
+                before=self._retain if self.reclaim else None,
+                fresh=self._fresh,
+                still=self._still,
+                progress=advance,
+                where=self.connection.cluster.server,
+            )
 
     async def _retain(self, claim: Claim) -> None:
         if claim.volume:
             await volumes.retain(self.connection.cluster.api, claim.volume, claim.uid)
 
-    def _still(self, row: Row) -> str:
-        """Why a claim is not to be deleted after all, or ""."""
-        if self.mounts is not None:
-            new = set(self.mounts.get(row.name, ())) - set(row.mounted_by or ())
-            if new:
-                return f"it is mounted by {', '.join(sorted(new))} since the plan was made"
-        if not self.chosen.orphaned:
-            return ""
-        if time.monotonic() - self.looked > _FRESH or self.asked:
-            # Whom a plan calls unknown may have logged in since.
+    async def _fresh(self) -> None:
+        """Who mounts what, and whom the hub knows: before the first claim, and from time to time.
+
+        A mount leaves no trace on a claim, and whom a plan calls unknown may have logged in since.
+        """
+        if self.looked is not None and self.clock() - self.looked <= _FRESH:
+            return
+        self.mounts = await who_mounts(self.connection)
+        if self.chosen.orphaned:
             known = known_to(self.connection)
             rows = rows_of(self.seen.claims.values(), configured(self.connection), known)
-            if doubt := doubt_of(known, rows, self.connection.hub.hub_name):
-                return doubt
+            await be_sure_who_is_unknown(self.connection, known, rows, again=True)
             self.seen = Seen(self.seen.claims, rows, known, self.seen.now)
-            self.looked, self.asked = time.monotonic(), False
+        # After it: with many pods it takes seconds, and is not to be done for each claim.
+        self.looked = self.clock()
+
+    def _still(self, row: Row) -> str:
+        """Why a claim is not to be deleted after all, or ""."""
+        new = set(self.mounts.get(row.name, ())) - set(row.mounted_by or ())
+        if new:
+            return f"it is mounted by {', '.join(sorted(new))} since the plan was made"
+        if not self.chosen.orphaned:
+            return ""
         known = self.seen.known
         if known is None or row.user in known.users or row.name in known.volumes | known.homes:
             return f"the hub knows {row.owner} by now"
+        if is_older(row.claim, known.oldest):
+            return "it is older than the hub's database by now"
         return ""
 
 

@@ -121,7 +121,7 @@ def people_of(connection: Connection) -> people.People | None:
     """The hub's users and groups; None, said on stderr, when they cannot be read."""
     url = connection.options.db_url or connection.hub.db_url
     try:
-        return people.read(url)
+        return people.read(url, connection.hub.connect_args)
     except Doubt as doubt:
         notes.print(f"[yellow]Without the hub's users and groups[/]: {shown(doubt)}")
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from jhub_safety.cluster.claims import ClaimsApi
 from jhub_safety.cluster.client import Cluster, connect, why_not
-from jhub_safety.errors import ConfigError, Doubt
+from jhub_safety.errors import ConfigError, Doubt, SafetyError
 from jhub_safety.hubconfig import HubConfig, load
 from jhub_safety.hubdb.records import HubRecords, read
 from jhub_safety.journal import Journal
@@ -29,6 +29,8 @@ P = ParamSpec("P")
 console = Console(highlight=False, emoji=False, width=400)
 #: For everything that is not the answer: prompts, warnings, progress.
 notes = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+#: What to do when the journal cannot be written.
+OTHER_JOURNAL = "Name another folder for it: XDG_STATE_HOME=FOLDER jhub-safety claims ..."
 
 
 def shown(text: object) -> str:
@@ -68,16 +70,17 @@ class Connection:
     options: Options
 
     def records(self) -> HubRecords | None:
-        return records_of(self.options.db_url or self.hub.db_url)
+        url = self.options.db_url or self.hub.db_url
+        return records_of(url, self.hub.connect_args)
 
     def header(self) -> str:
         return header(self.cluster, self.claims.namespace, self.hub.hub_name)
 
 
-def records_of(db_url: str) -> HubRecords | None:
+def records_of(db_url: str, connect_args: Mapping[str, Any] | None = None) -> HubRecords | None:
     """The hub's rows; None, said on stderr, when the database cannot be read."""
     try:
-        return read(db_url)
+        return read(db_url, connect_args)
     except Doubt as doubt:
         notes.print(
             f"[yellow]Without the hub's records[/] (saved states unknown): {shown(doubt)}. "
@@ -123,14 +126,37 @@ async def connected(options: Options) -> AsyncIterator[Connection]:
 
 def command_line_journal() -> Journal:
     """Operators' own actions: below $XDG_STATE_HOME, else ~/.local/state."""
-    base = os.environ.get("XDG_STATE_HOME")
-    directory = (Path(base) if base else Path.home() / ".local/state") / "jhub-safety"
+    file = _journal_file()
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         notes.print(f"[yellow]Without a journal[/]: {shown(error)}")
         return Journal(None)
-    return Journal(directory / "journal.jsonl")
+    return Journal(file)
+
+
+def kept_journal() -> Journal:
+    """The same, for what cannot be taken back and must not go unrecorded.
+
+    Raises:
+        SafetyError: it cannot be written.
+    """
+    file = _journal_file()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise SafetyError(
+            f"the journal {file} cannot be written ({error.strerror}), and what cannot be taken "
+            f"back is not done without one; nothing was changed. {OTHER_JOURNAL}"
+        ) from error
+    return Journal(file)
+
+
+def _journal_file() -> Path:
+    base = os.environ.get("XDG_STATE_HOME")
+    directory = (Path(base) if base else Path.home() / ".local/state") / "jhub-safety"
+    return directory / "journal.jsonl"
 
 
 def common_options(function: Callable[..., None]) -> Callable[..., None]:

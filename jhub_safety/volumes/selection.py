@@ -166,42 +166,66 @@ def _orphaned(claim: Claim, user: str | None, hub: str, known: Known | None) -> 
     return user not in known.users
 
 
+class Entries:
+    """Of which entry of ``extra_pvcs`` a claim is: by its annotation, or by user and name.
+
+    2i2c's recipe writes only whose a claim is, and a hub that may not patch claims adds nothing.
+    """
+
+    def __init__(self, names: Iterable[str], place: Place) -> None:
+        self._place = place
+        self._rules = {
+            name: tuple(Generation(name, name, style) for style in _STYLES) for name in names
+        }
+
+    def of(self, claim: Claim) -> str | None:
+        """The entry's name, as it is configured; None where it is of none for certain."""
+        annotations = claim.annotations
+        if (said := annotations.get(marks.VOLUME)) is not None:
+            return said if said in self._rules else None
+        user = annotations.get(marks.USER, annotations.get(marks.KUBESPAWNER_USER))
+        if user is None or component_of(claim) != EXTRA:
+            return None
+        server = annotations.get(marks.KUBESPAWNER_SERVER, "")
+        for name, rules in self._rules.items():
+            for rule in rules:
+                owner = Owner("", user, server if rule.per_server else "")
+                if rule.render(owner, place=self._place) == claim.name:
+                    return name
+        return None
+
+
 class _Sizes:
     """What each claim is configured to have."""
 
     def __init__(self, configured: Configured, known: Known | None) -> None:
-        self._configured = configured
+        self._home = configured.home
         self._groups = None if known is None else known.groups
-        self._entries = {one.name: one for one in configured.volumes}
-        self._rules = tuple(
-            (one, Generation(one.name, one.name, style))
-            for one in configured.volumes
-            for style in _STYLES
-        )
+        self._volumes = {one.name: one for one in configured.volumes}
+        self._entries = Entries(self._volumes, configured.place)
 
     def of(self, claim: Claim, component: str, user: str | None) -> str | None:
         if component == HOME:
-            return self._configured.home
+            return self._home
         if component != EXTRA or user is None:
             return ""
-        entry = self._entry(claim, user)
-        if entry is None:
+        name = self._entries.of(claim)
+        if name is None:
             return ""
-        if self._groups is None and entry.groups and user not in entry.users:
+        entry = self._volumes[name]
+        if self._groups is None and not _whatever_groups(entry, user):
             return None  # nobody knows in which groups they are
         groups = (self._groups or {}).get(user, ())
         return entry.for_user(user, groups).capacity or ""
 
-    def _entry(self, claim: Claim, user: str) -> ExtraVolume | None:
-        if marks.VOLUME in claim.annotations:
-            return self._entries.get(claim.annotations[marks.VOLUME])
-        # 2i2c's recipe writes only whose it is; what it is tells the name.
-        server = claim.annotations.get(marks.KUBESPAWNER_SERVER, "")
-        for entry, rule in self._rules:
-            owner = Owner(self._configured.hub, user, server if rule.per_server else "")
-            if rule.render(owner, place=self._configured.place) == claim.name:
-                return entry
-        return None
+
+def _whatever_groups(entry: ExtraVolume, user: str) -> bool:
+    """What this user gets does not depend on their groups."""
+    if not entry.groups:
+        return True
+    # In all of them, one may still be less than the entry's own where none matches.
+    alone, all_of_them = entry.for_user(user, ()), entry.for_user(user, entry.groups)
+    return user in entry.users and alone == all_of_them
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -84,6 +87,18 @@ class Site(Shell):
     async def uids(self) -> dict[str, str]:
         return await self.space.uids()
 
+    async def known_users(self, least: int) -> None:
+        """Wait until the hub's guard has a fingerprint of so many users, in the cluster."""
+        core, prefix = self.space._core, "jhub-safety-database-"
+        async with asyncio.timeout(60):
+            while True:
+                found = await core.list_namespaced_secret(self.space.name)
+                notes = [one.data for one in found.items if one.metadata.name.startswith(prefix)]
+                if any(int(base64.b64decode(one["users"])) >= least for one in notes):
+                    return
+                assert self.hub.running(), self.hub.log_text()[-3000:]
+                await asyncio.sleep(0.3)
+
     async def gone(self, *names: str) -> None:
         for name in names:
             await self.space.until_gone(name)
@@ -160,6 +175,18 @@ async def test_a_claim_in_use_goes_when_its_lab_stops_and_is_made_anew_after_it_
     assert after["data-ada"] != before["data-ada"]
     await site.hub.stop_lab("ada")
 
+    # That word was for the former one; it has the same name.
+    again = await site.run("delete", "data-ada", answer=f"{site.space.name}\n")
+    assert again.status == 0, again.err
+    await site.gone("data-ada")
+    mark = len(site.hub.log_text())
+    assert (await site.hub.refusal("ada")).status == 409
+    assert site.hub.log_lines("Run: jhub-safety claims forget data-ada", since=mark)
+    assert await site.uids() == without(after, "data-ada")
+    assert (await site.run(*forget, "--yes")).status == 0
+    assert await site.hub.start_lab("ada") == home
+    await site.hub.stop_lab("ada")
+
 
 async def test_killed_half_way_it_is_finished_by_running_it_again(site: Site, audit):
     kept = await site.bystanders("gone-user", "kill")
@@ -229,6 +256,42 @@ async def test_a_script_that_means_another_hub_or_cluster_deletes_nothing(site: 
     assert await deleted_claims(audit, site) == set()
 
 
+async def test_while_the_guard_knows_of_more_users_nobody_is_an_orphan(site: Site, audit):
+    """The hub's database loses fifty users whom its guard knows; nothing else is wrong with it."""
+    await site.hub.start_lab("lovelace")
+    await site.hub.stop_lab("lovelace")
+    orphan = await site.make("nobody", "orphan-in-doubt")
+    await site.hub.stop()
+    for number in range(50):
+        site.hub.remember(f"student-{number}", {})
+    await site.hub.start()
+    await site.known_users(50)
+    await site.hub.stop()
+    whole = site.hub.database.read_bytes()
+    with closing(sqlite3.connect(site.hub.database)) as database:
+        database.execute("DELETE FROM users WHERE name LIKE 'student-%'")
+        database.commit()
+    before = await site.uids()
+
+    command = ("delete", "--orphaned", "--owner=nobody", *site.script)
+    refused = await site.run(*command)
+
+    assert refused.status == 1
+    assert "fewer-users" in refused.said
+    assert "nothing was deleted" in refused.said
+    assert "Next: put the former database back, or: jhub-safety db accept" in refused.said
+    assert await site.uids() == before
+    assert await deleted_claims(audit, site) == set()
+    assert not [line for line in site.journal() if line["name"] == orphan]
+
+    site.hub.database.write_bytes(whole)
+    asked = await site.run(*command)
+    assert asked.status == 0, asked.err
+    await site.gone(orphan)
+    assert await site.uids() == without(before, orphan)
+    await site.hub.start()
+
+
 async def test_orphans_are_deleted_by_a_database_that_was_there_all_the_time_only(
     site: Site, audit
 ):
@@ -294,17 +357,25 @@ async def test_claims_grow_by_filter_to_what_is_asked_for_and_never_shrink(site:
 
     first = await sizes()
     grow = ("resize", "--owner=hopper", "--component=extra-pvc")
-    declined = await site.run(*grow, "--to=2Gi", answer="n\n")
-    assert (declined.status, await sizes()) == (1, first)
+    for answer in ("n\n", "y\n", "other-hub\n"):
+        declined = await site.run(*grow, "--to=2Gi", answer=answer)
+        assert (declined.status, await sizes()) == (1, first)
+    wrong = await site.run(*grow, "--to=2Gi", "--yes", "--hub=other", f"--cluster={site.server}")
+    assert (wrong.status, await sizes()) == (1, first)
+    assert "nothing was enlarged" in wrong.said
 
-    grown = await site.run(*grow, "--to=2Gi", "--yes")
+    grown = await site.run(*grow, "--to=2Gi", *site.script)
     assert (grown.status, grown.out) == (0, "1 of 1 done\n"), grown.err
     assert await sizes() == {**first, "data-hopper": "2Gi"}
 
-    smaller = await site.run(*grow, "--yes")
+    both = await site.run("resize", "--owner=hopper", "--to=2Gi", *site.script)
+    assert (both.status, await sizes()) == (0, {**first, "data-hopper": "2Gi"})
+    assert f"left out: 1 a home: only by its name ({home.name})" in both.said
+
+    smaller = await site.run(*grow, *site.script)
     assert smaller.status == 1
     assert "a volume cannot shrink" in smaller.said
-    huge = await site.run(*grow, "--to=100Gi", "--yes")
+    huge = await site.run(*grow, "--to=100Gi", *site.script)
     assert "--over-limit" in huge.said
     assert await sizes() == {**first, "data-hopper": "2Gi"}
     assert await site.uids() == before

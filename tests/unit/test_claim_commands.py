@@ -16,7 +16,7 @@ from jhub_safety.cli import claimdelete, claimfilter, cli
 from jhub_safety.cli.columns import lines
 from jhub_safety.errors import Conflict, Doubt, SafetyError
 from jhub_safety.volumes import deletion
-from tests.unit import claim_site
+from tests.unit import claim_guard, claim_site
 from tests.unit.claim_rows import extra, home, recipes
 from tests.unit.claim_site import CLUSTER
 from tests.unit.given import HUB, NAMESPACE, claim, kubespawner
@@ -53,8 +53,9 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def site(monkeypatch):
+def site(monkeypatch, elsewhere):
     made = claim_site.install(monkeypatch)
+    claim_guard.install(monkeypatch, elsewhere)
     made.on(*CLAIMS)
     return made
 
@@ -156,6 +157,8 @@ def test_csv_has_the_columns_of_the_list_and_no_formula(site, database):
         (["delete", "data-zoe", "--yes"], "--yes needs --hub and --cluster"),
         (["delete", "data-zoe", "--yes", "--hub=hub"], "--yes needs --hub and --cluster"),
         (["resize"], "Give CLAIMs or a filter"),
+        (["resize", "data-ada", "--to=2Gi", "--yes"], "--yes needs --hub and --cluster"),
+        (["resize", "data-ada", "--to=2Gi", "--yes", "--cluster=x"], "--yes needs --hub and"),
         (["resize", "data-ada", "--to=1500m"], "not a whole number of bytes"),
         (["resize", "data-ada", "--to=lots"], "is no quantity"),
     ],
@@ -218,14 +221,14 @@ def test_a_user_who_comes_back_while_somebody_thinks_keeps_their_volume(
     site, database, elsewhere, monkeypatch
 ):
     """The list of orphans is made before the question, and the database read again after it."""
-    true_ask = claimdelete._ask
+    true_ask = claimdelete.ask
 
     def ask(*arguments):
         with opened(elsewhere / "jupyterhub.sqlite") as db:
             db.add(orm.User(name="zoe"))
         true_ask(*arguments)
 
-    monkeypatch.setattr(claimdelete, "_ask", ask)
+    monkeypatch.setattr(claimdelete, "ask", ask)
     result = run("delete", "--orphaned", answer="hub\n")
     assert "data-zoe: skipped: the hub knows zoe by now" in result.stdout
     assert site.cluster.writes() == []
@@ -376,9 +379,9 @@ def test_that_it_is_not_known_what_pods_use_stops_everything(site, database, mon
 # -- resize
 
 
-def test_each_grows_to_its_configured_size_after_a_yes(site, database, elsewhere):
+def test_each_grows_to_its_configured_size_after_the_hubs_name(site, database, elsewhere):
     site.on(*CLAIMS, old(extra, "bob", "larger", capacity="9Gi"))
-    result = run("resize", "--component=extra-pvc", "--owner=ada", "--owner=bob", answer="y\n")
+    result = run("resize", "--component=extra-pvc", "--owner=ada", "--owner=bob", answer="hub\n")
     assert "data-ada: extra-pvc of ada: from 1Gi to 8Gi" in result.stderr
     assert "enlarge 2 claims: 10 Gi more" in result.stderr
     assert "refused larger: claim larger has 9Gi, configured is 4Gi: a volume" in result.stderr
@@ -387,31 +390,34 @@ def test_each_grows_to_its_configured_size_after_a_yes(site, database, elsewhere
     assert sizes["data-zoe"] == "1Gi"
     assert result.stdout == "2 of 2 done\n"
     assert journal(elsewhere) == [
+        ("resize-claim", "data-ada", "begun"),
         ("resize-claim", "data-ada", "done"),
+        ("resize-claim", "data-bob", "begun"),
         ("resize-claim", "data-bob", "done"),
     ]
 
 
-@pytest.mark.parametrize("answer", ["n\n", ""])
-def test_without_a_yes_nothing_grows(site, database, answer):
+@pytest.mark.parametrize("answer", ["y\n", "n\n", "\n", "other\n", ""])
+def test_only_the_typed_name_of_the_hub_lets_anything_grow(site, database, elsewhere, answer):
     result = run("resize", "data-ada", "--to=2Gi", answer=answer)
     assert result.exit_code == 1
     assert site.cluster.writes() == []
+    assert journal(elsewhere) == []
 
 
 def test_more_than_tenfold_needs_a_flag(site, database):
-    refused = run("resize", "data-ada", "--to=100Gi", "--yes")
+    refused = run("resize", "data-ada", "--to=100Gi", *SCRIPT)
     assert refused.exit_code == 1
     assert "if it is meant, add --over-limit" in refused.stderr
     assert site.cluster.writes() == []
-    assert run("resize", "data-ada", "--to=100Gi", "--over-limit", "--yes").exit_code == 0
+    assert run("resize", "data-ada", "--to=100Gi", "--over-limit", *SCRIPT).exit_code == 0
     assert site.cluster.stored["data-ada"].capacity == "100Gi"
 
 
 def test_a_protected_claim_is_left_by_both(site, database):
     one = old(extra, "zoe", annotations={marks.PROTECT: "until the exam"})
     site.on(one)
-    assert run("resize", "data-zoe", "--to=2Gi", "--yes").exit_code == 1
+    assert run("resize", "data-zoe", "--to=2Gi", *SCRIPT).exit_code == 1
     assert run("delete", "data-zoe", *SCRIPT).exit_code == 1
     assert run("delete", "--component=extra-pvc", *SCRIPT).exit_code == 0
     assert site.cluster.stored == {"data-zoe": one}

@@ -30,7 +30,7 @@ TEACHING = parse_all(
             "capacity": "1Gi",
             "overrides": {
                 "groups": {"db": {"capacity": "5Gi"}},
-                "users": {"ada": {"capacity": "50Gi"}},
+                "users": {"ada": {"capacity": "50Gi"}, "eve": {"capacity": "2Gi"}},
             },
         },
         {"name": "postgres-{username}", "capacity": "2Gi"},
@@ -118,6 +118,7 @@ def test_without_the_database_nobody_is_an_orphan():
         pytest.param(extra("bob"), {}, "1Gi", id="an entry"),
         pytest.param(extra("bob"), {"bob": ("db", "x")}, "5Gi", id="by group"),
         pytest.param(extra("ada"), {"ada": ("db",)}, "50Gi", id="by name"),
+        pytest.param(extra("eve"), {"eve": ("db",)}, "5Gi", id="by name, and a larger group"),
         pytest.param(recipes("bob"), {}, "2Gi", id="2i2c's, by the claim's name"),
         pytest.param(
             recipes("erin@school.edu", "postgres-erin-40school-2eedu"), {}, "2Gi", id="escaped"
@@ -140,6 +141,7 @@ def test_the_wanted_size_is_the_one_that_is_configured_for_its_owner(one, groups
     [
         pytest.param(extra("bob"), None, id="by group, perhaps"),
         pytest.param(extra("ada"), "50Gi", id="by name"),
+        pytest.param(extra("eve"), None, id="by name, and perhaps more by group"),
         pytest.param(recipes("bob"), "2Gi", id="no groups in the entry"),
         pytest.param(home("bob"), "10Gi", id="a home"),
     ],

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jhub_safety import owner as marks
 from jhub_safety.errors import Conflict, Doubt
-from jhub_safety.journal import Journal
+from jhub_safety.journal import Journal, NotWritten
 from jhub_safety.owner import Owner
 from jhub_safety.volumes.deletion import (
     FEW,
@@ -35,7 +35,9 @@ WITH_ID = Owner(HUB, "zoe", identity="sub-1").annotations("extra")
 
 
 def chosen(*claims, asked=EXTRAS, homes=(), **more):
-    return by_filter(rows(*claims, **more), asked, hub=HUB, homes=homes, now=NOW)
+    database = more.get("known")
+    oldest = database.oldest if database else None
+    return by_filter(rows(*claims, **more), asked, hub=HUB, homes=homes, oldest=oldest, now=NOW)
 
 
 # -- by filter
@@ -94,6 +96,39 @@ def test_a_lab_of_somebody_unknown_casts_doubt_on_the_database_and_keeps_its_vol
     assert "in use, though the hub knows no such user" in next(iter(found.left_out))
     named = by_name(rows(one, known=known("ada"), mounts=mounts), ["data-zoe"], hub=HUB, deleted={})
     assert names(named.rows) == ["data-zoe"]
+
+
+def test_a_database_that_was_begun_anew_knows_nothing_of_who_has_not_come_back_yet():
+    """Of 20 users of the former one 10 are back; the claims of 30 new ones outnumber theirs."""
+    back, away = ([f"{kind}-{n}" for n in range(10)] for kind in ("back", "away"))
+    new = [f"new-{n}" for n in range(30)]
+    claims = (
+        *(extra(user, created=ago(days=200)) for user in (*back, *away)),
+        *(extra(user, created=ago(days=30)) for user in new),
+        extra("left", created=ago(days=50)),
+        extra("a-minute-too-old", created=ago(days=60, minutes=1)),
+    )
+    database = known(*back, *new, oldest=ago(days=60))
+    assert doubt_of(database, rows(*claims, known=database), HUB) == ""
+    found = chosen(*claims, asked=Filter(orphaned=True), known=database)
+    assert names(found.plan.actions) == names(found.rows) == ["data-left"]
+    assert dict(found.left_out) == {
+        "older than the hub's database: only by its name": (
+            "data-a-minute-too-old",
+            *(f"data-{user}" for user in away),
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    ("made", "oldest"), [(None, ago(days=60)), (ago(days=30), None)], ids=["a claim", "users"]
+)
+def test_without_a_date_nobody_is_an_orphan(made, oldest):
+    database = known("ada", oldest=oldest)
+    asked = Filter(orphaned=True)
+    found = chosen(extra("zoe", created=made), asked=asked, known=database)
+    assert found.rows == ()
+    assert names(chosen(extra("zoe", created=made), known=database).rows) == ["data-zoe"]
 
 
 _any_claims = st.lists(
@@ -343,6 +378,59 @@ async def test_who_turns_up_again_meanwhile_keeps_their_claim(journal):
     )
     assert result["data-eve"] == "skipped: known"
     assert set(cluster.stored) == {"data-eve"}
+
+
+async def test_doubt_about_what_is_looked_at_again_ends_it_and_it_may_be_run_again(journal):
+    """Who mounts what, and whom the hub knows, is no matter of one claim."""
+    cluster = holding(*FOUR)
+    left = 2
+
+    async def fresh():
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Doubt("HTTP 503")
+
+    with pytest.raises(Doubt):
+        await run(chosen(*FOUR), cluster, journal, fresh=fresh)
+    assert set(cluster.stored) == {"data-eve", "data-zoe"}
+    result = await run(chosen(*FOUR), cluster, journal)
+    assert list(result.values()) == ["skipped: it is gone"] * 2 + ["done"] * 2
+    assert cluster.stored == {}
+
+
+async def test_nothing_is_deleted_that_the_journal_could_not_take_before(tmp_path):
+    """A volume that is filled up meanwhile: of what went each has a line, and the others stay."""
+    folder = tmp_path / "state"
+    folder.mkdir()
+    journal = Journal(folder / "journal.jsonl")
+    cluster = holding(*FOUR)
+
+    def meanwhile(verb, name):
+        if (verb, name) == ("read", "data-eve"):
+            folder.rename(tmp_path / "unmounted")
+
+    cluster.meanwhile = meanwhile
+    with pytest.raises(NotWritten, match=r"journal\.jsonl cannot be written"):
+        await run(chosen(*FOUR), cluster, journal)
+    assert set(cluster.stored) == {"data-eve", "data-zoe"}
+    (tmp_path / "unmounted").rename(folder)
+    assert outcomes_of(journal) == [
+        ("data-ada", "begun"),
+        ("data-ada", "done"),
+        ("data-bob", "begun"),
+        ("data-bob", "done"),
+    ]
+    cluster.meanwhile = lambda *_: None
+    await run(chosen(*FOUR), cluster, journal)
+    assert cluster.stored == {}
+
+
+async def test_without_a_journal_nothing_is_deleted():
+    cluster = holding(*FOUR)
+    with pytest.raises(NotWritten):
+        await run(chosen(*FOUR), cluster, Journal(None))
+    assert cluster.writes() == []
 
 
 class Killed(BaseException):

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import pytest
 
-from jhub_safety.journal import Journal
+from jhub_safety.journal import Journal, NotWritten
 from jhub_safety.plan import Action
 
 ACTION = Action(
@@ -109,3 +109,25 @@ def test_a_journal_that_can_be_written_again_is_written_again(tmp_path):
     (tmp_path / "later").mkdir()
     one.write(ACTION, "two")
     assert [line["outcome"] for line in lines(tmp_path / "later" / "j")] == ["two"]
+
+
+@pytest.mark.parametrize("path", [None, "missing/j"], ids=["no journal", "not writable"])
+def test_what_must_not_go_unrecorded_is_an_error_and_in_the_log_all_the_same(
+    tmp_path, caplog, path
+):
+    one = journal(path and tmp_path / path)
+    with caplog.at_level(logging.INFO), pytest.raises(NotWritten):
+        one.keep(ACTION, "begun")
+    assert '"outcome": "begun"' in caplog.text
+
+
+def test_a_line_that_was_kept_is_as_any_other(tmp_path):
+    for one in (journal(tmp_path / "a").write, journal(tmp_path / "b").keep):
+        one(ACTION, "done", cluster="k8s")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_line_that_was_cut_off_since_the_volume_is_full_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("jhub_safety.journal.os.write", lambda *_: 3)
+    with pytest.raises(NotWritten, match="No space left"):
+        journal(tmp_path / "j").keep(ACTION, "begun")

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from jhub_safety import owner as marks
 from jhub_safety import quantity
 from jhub_safety.errors import Conflict, Doubt
-from jhub_safety.journal import Journal
+from jhub_safety.journal import Journal, NotWritten
 from jhub_safety.volumes.declared import parse_all
-from jhub_safety.volumes.resizing import execute, growth_of, plan_resizes
+from jhub_safety.volumes.resizing import execute, growth_of, homes_left_out, plan_resizes
 from tests.unit.claim_rows import ENTRY, extra, home, known, names, recipes, rows
 from tests.unit.cluster_double import holding
 from tests.unit.given import HUB, claim
@@ -24,7 +24,7 @@ VOLUMES = parse_all([{"name": ENTRY, "capacity": "4Gi", "overrides": GROUPS}])
 
 def planned(*claims, named=(), to="", limit=10.0, database=None, **more):
     found = rows(*claims, known=database, volumes=VOLUMES, home="20Gi", **more)
-    return plan_resizes(found, named, hub=HUB, to=to, limit=limit)
+    return plan_resizes(found, named, hub=HUB, to=to, limit=limit, homes={"on-record"})
 
 
 KNOWN = known("ada", "bob", groups={"bob": ("db",)})
@@ -35,7 +35,11 @@ KNOWN = known("ada", "bob", groups={"bob": ("db",)})
     [
         pytest.param(extra("ada"), {}, "4Gi", id="to what is configured"),
         pytest.param(extra("bob"), {}, "8Gi", id="to what is configured for the group"),
-        pytest.param(home("ada"), {}, "20Gi", id="a home"),
+        pytest.param(home("ada"), {}, None, id="a home, by filter"),
+        pytest.param(home("ada"), {"to": "50Gi"}, None, id="a home, by filter, to what is asked"),
+        pytest.param(claim("x", capacity="1Gi"), {"to": "2Gi"}, None, id="what may be a home"),
+        pytest.param(extra("ada", "on-record"), {"to": "2Gi"}, None, id="on record as a home"),
+        pytest.param(home("ada"), {"named": ["claim-ada"]}, "20Gi", id="a home, by name"),
         pytest.param(extra("ada"), {"to": "3Gi"}, "3Gi", id="to what is asked for"),
         pytest.param(extra("ada", capacity="4096Mi"), {}, None, id="as wanted"),
         pytest.param(extra("ada", capacity="5Gi"), {}, "smaller", id="never smaller"),
@@ -83,9 +87,22 @@ def test_a_claim_grows_by_the_rules_of_a_start(one, asked, outcome):
 
 
 def test_without_the_database_a_size_that_may_depend_on_groups_is_refused():
-    plan = planned(extra("ada"), home("ada"))
+    plan = planned(extra("ada"), home("ada"), named=["data-ada", "claim-ada"])
     assert names(plan.actions) == ["claim-ada"]
     assert [(one.code, one.who) for one in plan.refusals] == [("no-size", "data-ada")]
+
+
+def test_homes_that_a_filter_has_chosen_are_told_as_left_out_and_no_others():
+    found = rows(
+        extra("ada"),
+        home("ada"),
+        home("bob"),
+        home("eve", hub="other"),
+        extra("eve", "on-record"),
+        claim("x"),
+    )
+    told = homes_left_out(found, ["claim-bob"], hub=HUB, homes={"on-record"})
+    assert set(told) == {"claim-ada", "on-record", "x"}
 
 
 def test_a_name_that_does_not_exist_is_refused_and_the_others_grow():
@@ -133,9 +150,11 @@ async def test_exactly_the_planned_claims_grow_and_it_may_be_run_again(journal):
     }
     assert await run(plan, cluster, journal) == {"data-ada": "done"}
     assert cluster.writes() == [("resize", "data-ada")]
-    assert [(line["kind"], line["capacity"]) for line in journal.lines()] == [
-        ("resize-claim", "2Gi")
-    ] * 2
+    assert [(line["kind"], line["capacity"], line["outcome"]) for line in journal.lines()] == [
+        ("resize-claim", "2Gi", "begun"),
+        ("resize-claim", "2Gi", "done"),
+        ("resize-claim", "2Gi", "done"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -168,6 +187,14 @@ async def test_one_that_fails_is_told_and_the_others_grow(journal, error):
     assert result == {"data-ada": f"failed: {error}", "data-bob": "done"}
     assert cluster.stored["data-ada"] == claims[0]
     assert cluster.stored["data-bob"].capacity == "2Gi"
+
+
+async def test_nothing_grows_that_the_journal_could_not_take_before(tmp_path):
+    claims = (extra("ada"), extra("bob"))
+    cluster = holding(*claims)
+    with pytest.raises(NotWritten):
+        await run(planned(*claims, to="2Gi"), cluster, Journal(tmp_path / "missing" / "j"))
+    assert cluster.writes() == []
 
 
 def test_a_claim_of_a_class_that_is_not_known_is_no_reason_to_stop():
