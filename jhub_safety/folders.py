@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kubernetes_asyncio import client as kube
-from sqlalchemy.orm import object_session
+from sqlalchemy.orm import Session, object_session
 
 from jhub_safety.claimants import others
 from jhub_safety.cluster import events, landmark
@@ -146,7 +146,7 @@ class FoldersMixin(DatabasesMixin):
                 )
             )
         decision = decide(question, Seen(fault="not looked yet"))
-        if decision.row is Row.CONFLICT:
+        if decision.row in (Row.CONFLICT, Row.UNPROVEN):
             raise self._no_folder(decision)
         self._look = Look(question, secrets.token_hex(8), had)
 
@@ -179,7 +179,9 @@ class FoldersMixin(DatabasesMixin):
         if question.chosen is not None and not valid_folder(question.chosen):
             raise Doubt(f"the note {self._folder_note().name} names no folder", retryable=False)
         db = object_session(self.orm_spawner)
-        if question.chosen is not None or question.saved or db is None:
+        if db is not None and question.chosen is not None:
+            return replace(question, rivals=_on_anothers_record(db, question.chosen, owner))
+        if db is None or question.saved:
             return question
         if not self._folder_per_server:
             saved = frozenset(records.folders_of(db, owner.user).values()) - {""}
@@ -259,7 +261,8 @@ class FoldersMixin(DatabasesMixin):
         """Return when this start's lab will not go on by itself; never for one that does."""
         while True:
             await asyncio.sleep(_PAUSE)
-            look, pod = self._look, self._reflected_lab()
+            look = self._look
+            pod = self._reflected_lab() if look is not None else None
             if look is None or pod is None or not self._stands_still(pod, look):
                 continue
             try:
@@ -377,8 +380,6 @@ class FoldersMixin(DatabasesMixin):
             f"{command}"
         )
         self.log.error("%s", story)
-        if (told := type(self).on_refusal) is not None:
-            told(self)
         return SpawnRefused(
             decision.row,
             story,
@@ -402,6 +403,15 @@ class FoldersMixin(DatabasesMixin):
                 )
         except (Conflict, Doubt) as doubt:
             self._say_once("events", "Refusals are in this log only, not in events: %s", doubt)
+
+
+def _on_anothers_record(db: Session, folder: str, owner: Owner) -> dict[str, str]:
+    """A server that is none of *owner*'s own and has *folder* on record, by folder."""
+    per_server = bool(owner.server)
+    for one in records.servers_in_folders(db, [folder]).get(folder, ()):
+        if not records.same_home(one, owner.user, owner.server, per_server=per_server):
+            return {folder: str(one)}
+    return {}
 
 
 def _waits_for_ever(lab: Lab) -> bool:

@@ -14,6 +14,7 @@ from jhub_safety.cli.connection import (
 )
 from jhub_safety.cluster.notes import folder_note
 from jhub_safety.errors import SafetyError
+from jhub_safety.hubdb.records import FOLDER, HubRecords, Record, same_home
 from jhub_safety.owner import Owner
 from jhub_safety.plan import Action, Plan
 from jhub_safety.volumes.folders import valid_folder
@@ -54,6 +55,12 @@ async def choose(
     notes.print(shown(connection.header()))
     for one in plan.actions:
         notes.print(shown(f"  {one.kind} {one.name}: {one.reason}"))
+    for other in _whose_record_names(connection.records(), folder, owner):
+        notes.print(
+            f"  [yellow]But[/] the hub's record of {shown(other)} names this folder as theirs: "
+            f"{shown(owner)} is refused while it does. If it is theirs no more, delete that user "
+            "or named server in the hub first; no folder goes with it"
+        )
     if not yes:
         click.confirm("Go on?", abort=True, err=True)
     for one in plan.actions:
@@ -62,3 +69,14 @@ async def choose(
         )
         command_line_journal().write(one, "done")
     console.print(f"Recorded. It counts from the next start of {shown(owner)} on.")
+
+
+def _whose_record_names(records: HubRecords | None, folder: str, owner: Owner) -> list[Record]:
+    """Servers of others that have the folder on record; none where the database is not read."""
+    per_server = bool(owner.server)
+    return [
+        record
+        for record, state in (records.states.items() if records is not None else ())
+        if state.get(FOLDER) == folder
+        and not same_home(record, owner.user, owner.server, per_server=per_server)
+    ]

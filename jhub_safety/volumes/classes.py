@@ -17,7 +17,8 @@ from jhub_safety.errors import Doubt
 from jhub_safety.finding import Finding, Severity
 from jhub_safety.volumes.declared import ExtraVolume
 from jhub_safety.volumes.growing import differences
-from jhub_safety.volumes.selection import is_of
+from jhub_safety.volumes.names import NOWHERE, Place
+from jhub_safety.volumes.selection import Entries, is_of_another
 
 #: Each code and what it means, for docs/doctor.md.
 CODES = {
@@ -85,7 +86,10 @@ def needs(
 
 
 def check(
-    classes: Collection[StorageClass], wanted: Iterable[Need], claims: Iterable[Claim] = ()
+    classes: Collection[StorageClass],
+    wanted: Iterable[Need],
+    claims: Iterable[Claim] = (),
+    place: Place = NOWHERE,
 ) -> list[Finding]:
     """Every class that is asked for, and existing claims that are to grow.
 
@@ -103,7 +107,7 @@ def check(
             findings.extend(_check_class(by_name[name], asked))
         else:
             findings.append(_unknown(name, asked, by_name))
-    findings.extend(_check_claims(by_name, wanted, claims))
+    findings.extend(_check_claims(by_name, wanted, claims, place))
     return findings
 
 
@@ -200,13 +204,17 @@ def _check_class(one: StorageClass, asked: tuple[Need, ...]) -> Iterator[Finding
 
 
 def _check_claims(
-    by_name: dict[str, StorageClass], wanted: tuple[Need, ...], claims: Iterable[Claim]
+    by_name: dict[str, StorageClass],
+    wanted: tuple[Need, ...],
+    claims: Iterable[Claim],
+    place: Place,
 ) -> Iterator[Finding]:
     """Claims that are smaller than anybody's is to be, of a class that cannot grow."""
     least = {need.volume: need for need in wanted if need.least and (need.volume or need.grows)}
+    entries = Entries([name for name in least if name], place)
     stuck: dict[tuple[str, str], list[str]] = {}
     for claim in claims:
-        volume = _volume_of(claim)
+        volume = _volume_of(claim, entries)
         need = None if volume is None else least.get(volume)
         one = by_name.get(claim.storage_class)
         if need is not None and one is not None and not one.expands and _smaller(claim, need):
@@ -222,9 +230,9 @@ def _check_claims(
         )
 
 
-def _volume_of(claim: Claim) -> str | None:
+def _volume_of(claim: Claim, entries: Entries) -> str | None:
     """The entry of ``extra_pvcs``, "" for a home, None for what is neither for certain."""
-    if (volume := claim.annotations.get(marks.VOLUME)) is not None:
+    if (volume := entries.of(claim)) is not None or marks.VOLUME in claim.annotations:
         return volume
     return "" if claim.labels.get("component") == "singleuser-storage" else None
 
@@ -252,17 +260,22 @@ def not_seen(doubt: Doubt) -> Finding:
     )
 
 
-def unlike(claims: Iterable[Claim], volumes: Iterable[ExtraVolume], hub: str) -> list[Finding]:
+def unlike(
+    claims: Iterable[Claim], volumes: Iterable[ExtraVolume], hub: str, place: Place = NOWHERE
+) -> list[Finding]:
     """Claims of this hub that have another class or other access modes than configured.
 
     An edit in the values counts for claims that are made after it; these go on as they are.
     """
-    entries = {one.name: one for one in volumes}
+    by_name = {one.name: one for one in volumes}
+    entries = Entries(by_name, place)
     found: dict[str, list[str]] = {}
     for claim in claims:
-        entry = entries.get(claim.annotations.get(marks.VOLUME, ""))
-        if entry is None or not is_of(claim, hub):
+        # Adopted by a hub that may not patch claims it names no hub: only another's is left out.
+        name = None if is_of_another(claim, hub) else entries.of(claim)
+        if name is None:
             continue
+        entry = by_name[name]
         given = (one.storage_class for one in (*entry.users.values(), *entry.groups.values()))
         if claim.storage_class in {one for one in given if one}:
             continue  # Meant for some, and who is in which group is the hub's to know.

@@ -99,15 +99,14 @@ class ExtraVolume:
         )
 
     def for_user(self, user: str, groups: Collection[str]) -> Override:
-        """What this user gets: the largest capacity that is meant for them, and its class.
+        """What this user gets: the largest capacity of all overrides that match, and its class.
 
-        A capacity that is meant for them by name counts, however large that of a group is.
+        Of several of one size the user's own counts, then the first group by name: the class must
+        not depend on the order in which the hub's database gives the groups.
         """
         default = Override(self.capacity, self.storage_class)
-        mine = self.users.get(user)
-        matching: Iterable[Override] = (
-            [mine] if mine else [self.groups[group] for group in groups if group in self.groups]
-        )
+        matching = [self.users[user]] if user in self.users else []
+        matching += [self.groups[group] for group in sorted(set(groups) & set(self.groups))]
         found = [
             Override(one.capacity or self.capacity, one.storage_class or self.storage_class)
             for one in matching

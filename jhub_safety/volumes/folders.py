@@ -82,6 +82,7 @@ class Question:
     #: This server ran before under a KubeSpawner that rendered today's folder.
     ran: bool = False
     #: Users whom the hub knows, and who may have had a folder by its name or have it on record.
+    #: Of what an operator chose: only those who have it on record.
     rivals: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     #: Users whom nobody knows, and who may have had it under another rule.
     guesses: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
@@ -136,6 +137,15 @@ class Decision:
 def decide(question: Question, seen: Seen) -> Decision:
     """The first row of the table that applies."""
     owner = question.owner
+    if question.chosen is not None and (other := question.rivals.get(question.chosen)):
+        # An operator's word is about a name, and whoever is called so next would be given the
+        # files of the one who had it: they go on by record.
+        return _refuse(
+            question,
+            Row.UNPROVEN,
+            f"an operator chose folder {question.chosen!r} for {owner}, but the hub's record of "
+            f"{other} names it as theirs (was a user renamed?)",
+        )
     if question.chosen is None and len(question.saved) > 1:
         return _refuse(
             question,

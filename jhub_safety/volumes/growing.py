@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from jhub_safety import quantity
 from jhub_safety.cluster.claims import Claim
+from jhub_safety.errors import Conflict, Doubt
 
 #: What the API server's conditions on a claim mean to a person.
 _CONDITIONS = {
@@ -17,6 +18,42 @@ _CONDITIONS = {
     "NodeResizeError": "has grown, but its file system could not be enlarged",
     "ModifyVolumeError": "could not be changed by the storage",
 }
+
+#: What the API server says when it makes or enlarges no claim, what that means, what to run next,
+#: and whether it passes without anybody doing anything. As seen of Kubernetes 1.34, all with HTTP
+#: 403 but the last, which is a 422.
+_REFUSALS = (
+    (
+        "cannot patch resource",
+        "the hub may not change claims (examples/helm/rbac.yaml lets it)",
+        "kubectl -n {namespace} apply -f examples/helm/rbac.yaml",
+        False,
+    ),
+    (
+        "exceeded quota",
+        "a quota of the namespace leaves no room for it",
+        "kubectl -n {namespace} describe resourcequota",
+        False,
+    ),
+    (
+        "storage usage per PersistentVolumeClaim is",
+        "a limit of the namespace allows no claim of that size",
+        "kubectl -n {namespace} describe limitrange",
+        False,
+    ),
+    (
+        "only dynamically provisioned pvc can be resized",
+        "its storage class does not let volumes grow (ALLOWVOLUMEEXPANSION)",
+        "kubectl get storageclass",
+        False,
+    ),
+    (
+        "spec is immutable after creation except resources.requests",
+        "it has no volume yet, and grows at a start when it has one",
+        "kubectl -n {namespace} describe pvc {claim}",
+        True,
+    ),
+)
 
 
 class Size(StrEnum):
@@ -91,3 +128,37 @@ def conditions(claim: Claim) -> tuple[str, ...]:
         for kind, message in claim.conditions
         if kind in _CONDITIONS
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the API server did not make or enlarge a claim.
+
+    *why*: in words, "" where only the server's own say it. *said*: those. *command*: to run next.
+    *passes*: without anybody doing anything.
+    """
+
+    why: str
+    said: str
+    command: str
+    passes: bool
+
+    def story(self, what: str) -> str:
+        """A sentence; *what* is such as "not enlarged"."""
+        return f"{self.why}, so it was {what}: {self.said}" if self.why else f"{what}: {self.said}"
+
+
+def refusal(error: Conflict | Doubt, namespace: str, claim: str) -> Refusal:
+    """Understand why a claim was not made or enlarged, by the server's own words."""
+    # Of a claim that cannot be changed the server adds what would differ, on lines of its own.
+    said = " ".join(str(error).split())
+    describe = f"kubectl -n {namespace} describe pvc {claim}"
+    if isinstance(error, Conflict):
+        why = "it was changed at the same time, and the next start tries again"
+        return Refusal(why, said, describe, passes=True)
+    for part, why, command, passes in _REFUSALS:
+        if error.status in (403, 422) and part in said:
+            # What was asked is in the sentence that this becomes part of.
+            words = said[max(said.find("HTTP "), 0) :]
+            return Refusal(why, words, command.format(namespace=namespace, claim=claim), passes)
+    return Refusal("", said, describe, error.retryable)

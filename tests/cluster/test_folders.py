@@ -19,7 +19,7 @@ from kubernetes_asyncio import client, config
 from kubernetes_asyncio.stream import WsApiClient
 
 from jhub_safety.volumes import looking
-from tests.cluster.hubs import UNHURRIED, Hub, Setup
+from tests.cluster.hubs import ADMIN, UNHURRIED, Hub, Setup
 from tools.demo.hub import cache_dir
 from tools.golden.generate import environment
 from tools.golden.releases import RELEASES
@@ -247,7 +247,26 @@ async def test_two_folders_are_refused_until_somebody_chooses(homes: Claim):
     await homes.hub.stop_lab(user)
 
 
+async def test_who_gets_the_name_of_a_renamed_user_does_not_get_the_folder_that_was_chosen(
+    homes: Claim,
+):
+    """The choice of the test before stays with the name; its files are the renamed user's."""
+    user, now = "twin@school.edu", "twin-now@school.edu"
+    async with await homes.hub.login(ADMIN) as admin:
+        await admin.api("PATCH", f"users/{user}", {"name": now})
+    assert (await _sub_paths(homes.hub, now))["/home/jovyan"][0] == BEFORE[user]
+    await homes.hub.stop_lab(now)
+    await _refused(homes, user, BEFORE[user], f"the hub's record of {now} names it as theirs")
+    said = await _choose(homes.hub, BEFORE[user], user)
+    assert f"But the hub's record of {now} names this folder" in " ".join(said.split())
+    said = await _choose(homes.hub, "anew", user, "--new")
+    assert "But" not in said
+    assert (await _sub_paths(homes.hub, user))["/home/jovyan"][0] == "anew"
+    await homes.hub.stop_lab(user)
+
+
 async def _choose(hub: Hub, folder: str, user: str, *more: str) -> str:
+    """All that the command says."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "jhub_safety", "homes", "choose", folder, f"--user={user}"),
         *(f"--config={hub.config}", f"--namespace={hub.space.name}", "--yes", *more),
@@ -258,7 +277,7 @@ async def _choose(hub: Hub, folder: str, user: str, *more: str) -> str:
     )
     out, err = await process.communicate()
     assert process.returncode == 0, err.decode()
-    return out.decode()
+    return err.decode() + out.decode()
 
 
 async def test_two_servers_that_start_at_once_find_one_folder(homes: Claim):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -37,6 +38,15 @@ def of_class(name="fast", **fields) -> StorageClass:
 def small(name="data-alice", storage_class="fast", volume="data-{username}"):
     return claim(
         name, {marks.VOLUME: volume}, capacity="1Gi", storage_class=storage_class, phase="Bound"
+    )
+
+
+def recipes(user="alice", name="data-alice", storage_class="slow", **fields):
+    """As 2i2c's recipe makes it, and as it stays when the hub may not patch claims."""
+    labels = {"component": "extra-pvc"}
+    fields = {"capacity": "1Gi", "access_modes": ("ReadWriteOnce",)} | fields
+    return claim(
+        name, {marks.KUBESPAWNER_USER: user}, labels, storage_class=storage_class, **fields
     )
 
 
@@ -118,6 +128,13 @@ TABLE = [
         [small(storage_class="slow")],
         ["ok class-in-order fast", "warning class-cannot-grow slow"],
         id="a claim that is behind, of a former class",
+    ),
+    pytest.param(
+        [of_class(), of_class("slow", expands=False)],
+        [DATA],
+        [recipes()],
+        ["ok class-in-order fast", "warning class-cannot-grow slow"],
+        id="a claim that is behind, known by its name",
     ),
     pytest.param(
         [of_class()], [DATA], [small()], ["ok class-in-order fast"], id="a claim that can grow"
@@ -273,6 +290,23 @@ def _claim(name: str, storage_class: str = "standard", hub: str = "jhub", **more
             _claim("gone", "slow", annotations={"jhub-safety/volume": "former-{username}"}),
             False,
             id="of an entry that is no longer there",
+        ),
+        pytest.param(recipes(), True, id="adopted by a hub that may not patch claims"),
+        pytest.param(
+            recipes("erin@school.edu", "data-erin-40school-2eedu"), True, id="of an earlier name"
+        ),
+        pytest.param(recipes(storage_class="standard"), False, id="by name, as configured"),
+        pytest.param(recipes("bob"), False, id="the name of another user's"),
+        pytest.param(
+            replace(recipes(), labels={"component": "singleuser-storage"}), False, id="a home"
+        ),
+        pytest.param(
+            replace(recipes(), annotations={}), False, id="nobody's, by a name of anybody"
+        ),
+        pytest.param(
+            replace(recipes(), labels={"component": "extra-pvc", marks.HUB_LABEL: "other"}),
+            False,
+            id="by name, of another hub",
         ),
     ],
 )

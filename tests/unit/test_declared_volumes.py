@@ -234,12 +234,17 @@ TEACHING = ExtraVolume.parse(
     entry(
         **{"class": "standard"},
         overrides={
-            "users": {"ada": {"capacity": "5Gi"}, "eve": {"class": "fast"}},
+            "users": {
+                "ada": {"capacity": "5Gi"},
+                "eve": {"class": "fast"},
+                "flo": {"capacity": "20480Mi", "class": "own"},
+            },
             "groups": {
                 "databases": {"capacity": "20Gi"},
                 "big-data": {"capacity": "100Gi", "class": "huge"},
                 "short": {"capacity": "512Mi"},
                 "fast": {"class": "ssd"},
+                "also": {"capacity": "20Gi", "class": "hdd"},
             },
         },
     )
@@ -256,24 +261,34 @@ TEACHING = ExtraVolume.parse(
         pytest.param("bob", ["big-data", "databases"], "100Gi", "huge", id="in any order"),
         pytest.param("bob", ["short"], "512Mi", "standard", id="a group may have less"),
         pytest.param("bob", ["fast"], "10Gi", "ssd", id="a class alone"),
-        pytest.param("ada", ["big-data"], "5Gi", "standard", id="by name first"),
-        pytest.param("eve", ["big-data"], "10Gi", "fast", id="a class by name"),
+        pytest.param("ada", [], "5Gi", "standard", id="by name: less than the entry's own"),
+        pytest.param("ada", ["short"], "5Gi", "standard", id="by name, more than the group's"),
+        pytest.param("ada", ["big-data"], "100Gi", "huge", id="by name, less than the group's"),
+        pytest.param("eve", [], "10Gi", "fast", id="a class by name"),
+        pytest.param("eve", ["short"], "10Gi", "fast", id="a class by name has the entry's size"),
+        pytest.param("eve", ["big-data"], "100Gi", "huge", id="a class by name and a larger group"),
+        pytest.param("flo", ["also"], "20480Mi", "own", id="a tie: the user's own"),
+        pytest.param("bob", ["databases", "also"], "20Gi", "hdd", id="a tie: first group by name"),
     ],
 )
-def test_the_largest_of_matching_groups_and_a_user_by_name_first(
-    user, groups, capacity, storage_class
-):
-    assert TEACHING.for_user(user, groups) == Override(capacity, storage_class)
+def test_the_largest_of_all_that_match_with_its_class(user, groups, capacity, storage_class):
+    for order in (groups, groups[::-1], groups * 2):
+        assert TEACHING.for_user(user, order) == Override(capacity, storage_class)
+
+
+SIZES = st.sampled_from(["1Gi", "1G", "2Gi", "0.5Ti", "7M"])
 
 
 @given(
-    st.dictionaries(
-        st.sampled_from("abcdef"), st.sampled_from(["1Gi", "1G", "2Gi", "0.5Ti", "7M"])
-    ),
+    st.dictionaries(st.sampled_from("abcdef"), SIZES),
     st.lists(st.sampled_from("abcdefgh"), unique=True),
+    st.none() | SIZES,
 )
-def test_nobody_gets_less_than_any_of_their_groups(sizes, groups):
-    volume = ExtraVolume("x-{username}", "3Gi", groups={g: Override(s) for g, s in sizes.items()})
+def test_nobody_gets_less_than_by_their_name_or_any_of_their_groups(sizes, groups, own):
+    by_name = {} if own is None else {"bob": Override(own)}
+    by_group = {group: Override(size) for group, size in sizes.items()}
+    volume = ExtraVolume("x-{username}", "3Gi", users=by_name, groups=by_group)
     given_ = volume.for_user("bob", groups)
-    theirs = [quantity.storage(sizes[group]) for group in groups if group in sizes]
-    assert quantity.storage(given_.capacity) == max(theirs, default=quantity.storage("3Gi"))
+    theirs = [sizes[group] for group in groups if group in sizes] + [own] * (own is not None)
+    largest = max(map(quantity.storage, theirs), default=quantity.storage("3Gi"))
+    assert quantity.storage(given_.capacity) == largest

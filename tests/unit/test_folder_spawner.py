@@ -20,7 +20,7 @@ from traitlets.config import Config
 from jhub_safety import folders
 from jhub_safety.claimants import others
 from jhub_safety.cli import cli
-from jhub_safety.cli.connection import Connection
+from jhub_safety.cli.connection import Connection, Options
 from jhub_safety.cluster.labs import InitState, Lab
 from jhub_safety.cluster.notes import folder_note
 from jhub_safety.errors import Conflict, Doubt
@@ -577,6 +577,44 @@ async def test_the_records_of_a_users_servers_count_for_each_of_them(stage, db):
         await manifest(one)
 
 
+CHOSEN = {"folder": "archive/twin", "new": "no"}
+
+
+@pytest.mark.parametrize(
+    ("named", "refused"),
+    [
+        pytest.param(("renamed@school.edu", ""), True, id="another user's"),
+        pytest.param(("renamed@school.edu", "gpu"), True, id="another user's named server"),
+        pytest.param((ERIN, "gpu"), False, id="one's own other server"),
+        pytest.param(None, False, id="nobody's"),
+    ],
+)
+async def test_a_folder_chosen_for_a_name_is_not_its_next_holders_while_the_renamed_has_it(
+    stage, db, named, refused
+):
+    """The note stays with the name; who was renamed goes on by record."""
+    if named is not None:
+        add(db, *named, {FOLDER: CHOSEN["folder"]})
+    add(db, ERIN, "", {})
+    stage.secrets.note = dict(CHOSEN)
+    rows = {(one.user.name, one.name): one for one in db.query(orm.Spawner)}
+    one = stage.spawner(row=rows[ERIN, ""])
+    if not refused:
+        assert paths(await manifest(one))["/home/jovyan"] == "archive/twin"
+        return
+    with pytest.raises(SpawnRefused, match="folder-unproven") as raised:
+        await one._settle_folder()
+    whose = "/".join(filter(None, named))
+    assert f"the hub's record of {whose} names it as theirs" in raised.value.story
+    assert f"Run: jhub-safety homes choose FOLDER --user={ERIN}" in raised.value.story
+    assert one.get_state()[FOLDER] == ""
+    assert one._look is None
+    # Whose record it is goes on by it: there is no note for the name that they have now.
+    stage.secrets.note = None
+    kept = stage.spawner(named[0], named[1], {FOLDER: "archive/twin"}, row=rows[named])
+    assert paths(await manifest(kept))["/home/jovyan"] == "archive/twin"
+
+
 # -- settings
 
 
@@ -602,13 +640,14 @@ def command(monkeypatch, tmp_path):
 
     monkeypatch.setattr("jhub_safety.cluster.notes.Note.write", write)
 
-    def run(*arguments, **settings):
+    def run(*arguments, database=None, **settings):
         @asynccontextmanager
         async def connected(_):
             config = Config({"SafeKubeSpawner": {"hub_name": "hub", **settings}})
             cluster = SimpleNamespace(api=None, server="k8s", context="admin")
             claims = SimpleNamespace(namespace="jhub")
-            yield Connection(cluster, understand(config, "jhub"), claims, None)
+            options = Options(None, None, None, database)
+            yield Connection(cluster, understand(config, "jhub"), claims, options)
 
         monkeypatch.setattr("jhub_safety.cli.connection.connected", connected)
         return CliRunner().invoke(cli, ["homes", "choose", *arguments], input="n\n"), written
@@ -624,6 +663,30 @@ def test_a_choice_is_what_the_next_start_reads(command, more):
     note = folder_note(None, "jhub", Owner("hub", ERIN), timeout=1).name
     new = "yes" if more else "no"
     assert written == {note: {"folder": OLD, "new": new, "user": ERIN, "server": ""}}
+
+
+@pytest.mark.parametrize(
+    ("server", "others"),
+    [
+        pytest.param(("bob", ""), ["bob"], id="another user's"),
+        pytest.param(("[b]ob", "gpu"), ["[b]ob/gpu"], id="another user's named server"),
+        pytest.param((ERIN, "gpu"), [], id="one's own"),
+    ],
+)
+def test_a_choice_tells_whose_record_names_the_folder_already(command, tmp_path, server, others):
+    url = f"sqlite:///{tmp_path / 'hub.sqlite'}"
+    session = orm.new_session_factory(url)()
+    add(session, *server, {FOLDER: OLD})
+    add(session, "carol", "", {FOLDER: "another"})
+    session.close()
+    session.get_bind().dispose()
+    arguments = (OLD, f"--user={ERIN}", "--yes")
+    done, written = command(*arguments, database=url, home_sub_path="{username}")
+    assert done.exit_code == 0, done.output
+    assert len(written) == 1
+    told = [line for line in done.stderr.splitlines() if "But the hub's record" in line]
+    assert len(told) == len(others)
+    assert all(f"record of {one} names this folder" in told[0] for one in others)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jhub_safety import quantity
-from jhub_safety.volumes.growing import Size, compare, conditions, differences
+from jhub_safety.errors import Conflict, Doubt
+from jhub_safety.volumes.growing import Size, compare, conditions, differences, refusal
 from tests.unit.given import claim
 
 AS_WANTED, GROW, SMALLER, TOO_MUCH, UNREADABLE = Size
@@ -160,3 +161,124 @@ def test_conditions_are_told_in_words_with_kubernetes_own_message(kind, told):
 
 def test_of_a_claim_in_order_nothing_is_told():
     assert conditions(claim("c")) == ()
+
+
+# -- what the API server refuses
+
+# Its own words, observed on Kubernetes 1.34.2, as the client hands them on.
+ENLARGING = "enlarging claim data-ada in namespace jhub to 9Gi: "
+CREATING = "creating claim data-ada in namespace jhub: "
+FORBIDDEN = 'HTTP 403 persistentvolumeclaims "data-ada" is forbidden: '
+NO_PERMISSION = (
+    'User "system:serviceaccount:jhub:hub" cannot patch resource "persistentvolumeclaims" in API '
+    'group "" in the namespace "jhub"'
+)
+QUOTA = (
+    "exceeded quota: storage, requested: requests.storage=8Gi, used: requests.storage=7Gi, "
+    "limited: requests.storage=6Gi"
+)
+QUOTA_OF_NUMBER = (
+    "exceeded quota: storage, requested: persistentvolumeclaims=1,requests.storage=9Gi, used: "
+    "persistentvolumeclaims=7,requests.storage=7Gi, limited: "
+    "persistentvolumeclaims=7,requests.storage=6Gi"
+)
+FIXED = (
+    "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc "
+    "must support resize"
+)
+LIMIT = "maximum storage usage per PersistentVolumeClaim is 2Gi, but request is 9Gi"
+UNBOUND = (
+    'HTTP 422 PersistentVolumeClaim "data-ada" is invalid: spec: Forbidden: spec is immutable '
+    "after creation except resources.requests and volumeAttributesClassName for bound claims\n"
+    '@@ -6,7 +6,7 @@\n  "Resources": {\n   "Limits": null,\n   "Requests": {\n-   "storage": "1Gi"'
+)
+MODIFIED = (
+    'Operation cannot be fulfilled on persistentvolumeclaims "data-ada": the object has been '
+    "modified; please apply your changes to the latest version and try again"
+)
+HOOK = 'HTTP 400 admission webhook "sizes.example.org" denied the request: no'
+RBAC = "kubectl -n jhub apply -f examples/helm/rbac.yaml"
+DESCRIBE = "kubectl -n jhub describe pvc data-ada"
+QUOTAS = "kubectl -n jhub describe resourcequota"
+
+
+@pytest.mark.parametrize(
+    ("error", "why", "command", "passes"),
+    [
+        pytest.param(
+            Doubt(ENLARGING + FORBIDDEN + NO_PERMISSION, status=403),
+            "the hub may not change claims",
+            RBAC,
+            False,
+            id="no permission",
+        ),
+        pytest.param(
+            Doubt(ENLARGING + FORBIDDEN + QUOTA, status=403),
+            "a quota of the namespace leaves no room",
+            QUOTAS,
+            False,
+            id="a quota",
+        ),
+        pytest.param(
+            Doubt(CREATING + FORBIDDEN + QUOTA_OF_NUMBER, status=403),
+            "a quota of the namespace leaves no room",
+            QUOTAS,
+            False,
+            id="a quota, of a new one",
+        ),
+        pytest.param(
+            Doubt(ENLARGING + FORBIDDEN + LIMIT, status=403),
+            "a limit of the namespace",
+            "kubectl -n jhub describe limitrange",
+            False,
+            id="a limit",
+        ),
+        pytest.param(
+            Doubt(ENLARGING + FORBIDDEN + FIXED, status=403),
+            "its storage class does not let volumes grow",
+            "kubectl get storageclass",
+            False,
+            id="a class that cannot expand",
+        ),
+        pytest.param(
+            Doubt(ENLARGING + UNBOUND, status=422),
+            "it has no volume yet",
+            DESCRIBE,
+            True,
+            id="not bound yet",
+        ),
+        pytest.param(
+            Conflict(ENLARGING + MODIFIED),
+            "it was changed at the same time, and the next start tries again",
+            DESCRIBE,
+            True,
+            id="a conflict",
+        ),
+    ],
+)
+def test_each_refusal_of_the_server_is_told_in_words_with_a_command(error, why, command, passes):
+    told = refusal(error, "jhub", "data-ada")
+    assert why in told.why
+    assert (told.command, told.passes) == (command, passes)
+    story = told.story("not enlarged")
+    assert story.startswith(f"{told.why}, so it was not enlarged: ")
+    # The server's own words are there as well, on one line.
+    said = str(error).removeprefix(ENLARGING).removeprefix(CREATING)
+    assert story.endswith(" ".join(said.split()))
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        pytest.param(Doubt(ENLARGING + HOOK, status=400, retryable=False), False, id="a hook"),
+        pytest.param(Doubt(ENLARGING + "no answer within 10 s"), True, id="no answer"),
+        pytest.param(
+            Doubt(ENLARGING + "HTTP 503 exceeded quota", status=503), True, id="from in between"
+        ),
+    ],
+)
+def test_what_is_not_understood_is_told_verbatim(error, passes):
+    told = refusal(error, "jhub", "data-ada")
+    assert (told.why, told.said, told.command) == ("", str(error), DESCRIBE)
+    assert told.story("not enlarged") == f"not enlarged: {error}"
+    assert told.passes is passes
