@@ -46,7 +46,9 @@ c.KubeSpawner.volume_mounts = [
     {"name": "home", "mountPath": "/home/jovyan"},
 ]
 
-# -- jhub-safety. Begin with "observe": it changes nothing and logs what "enforce" would do.
+# -- jhub-safety. On a hub that has users begin with the four settings of docs/install.md, step 4:
+# homes and sessions "observe", DatabaseGuard and DatabaseBackup not enabled. Then nothing is
+# changed, and the log says what would be done.
 c.SafeKubeSpawner.homes = "enforce"
 # The hub's own name, written as a label on its claims. Choose it once.
 c.SafeKubeSpawner.hub_name = "jhub"

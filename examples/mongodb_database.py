@@ -35,7 +35,8 @@ class MongoDB(DatabaseServer):
         "mongod --version | sed -n 's/^db version v\\([0-9]*\\.[0-9]*\\).*/mongodb-\\1/p'"
     )
     data_version: ClassVar[str] = (
-        "[ -e $JHS_DATA/WiredTiger ] && { cat $JHS_DATA/../.jhub-safety-version || echo unknown; }"
+        "[ -e $JHS_DATA/WiredTiger ] && "
+        "{ said=$(cat $JHS_DATA/../.jhub-safety-version); echo ${said:-unknown}; }"
     )
 
     image: str = "mongo:8.0"

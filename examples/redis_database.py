@@ -41,7 +41,7 @@ class Redis(DatabaseServer):
     # Redis does not write its version in plain words: the library keeps it beside the data.
     data_version: ClassVar[str] = (
         "[ -d $JHS_DATA/appendonlydir ] && "
-        "{ cat $JHS_DATA/../.jhub-safety-version || echo unknown; }"
+        "{ said=$(cat $JHS_DATA/../.jhub-safety-version); echo ${said:-unknown}; }"
     )
 
     # Defaults of what an entry may say.

@@ -8,6 +8,7 @@
 #
 # Environment: JHS_NAME, JHS_DATA, JHS_RESERVE (KiB), JHS_STOP (signal), JHS_MODE (of the data
 # folder, or empty), and commands that the kind of server brings: JHS_READY, JHS_AFTER_READY,
+# JHS_ALONE (1: no other pod can have this volume),
 # JHS_STALE (takes away what only says that a server had run),
 # JHS_DATA_VERSION (prints nothing where there is no server's data), JHS_SERVER_VERSION; for these
 # also JHS_PORT and JHS_USER. JHS_STATE, JHS_MESSAGE and JHS_MOUNTS: other paths, for tests.
@@ -22,6 +23,7 @@ lock=$volume/.jhub-safety-lock
 reserve=$volume/.jhub-safety-reserve
 half_made=$volume/.jhub-safety-half-made
 version=$volume/.jhub-safety-version
+entrypoint=${1:-}
 child=
 stopping=
 
@@ -74,9 +76,22 @@ space() {
     }
 }
 
+# Two servers on the same data destroy it. Only where no other pod can have the volume nothing but the
+# lock is missing; that is told once, by a restart, as nothing else of a container's words is read.
+go_on_unlocked() {
+    say "this volume cannot be locked: $1"
+    # An image that lacks the server, too, says that by itself, and nothing is opened.
+    command -v "$entrypoint" >/dev/null || return 0
+    [ "${JHS_ALONE:-}" = 1 ] || fail no-lock
+    [ -e "$state/unlocked" ] || ! touch "$state/unlocked" || tell unlocked
+}
+
 locked=
 lock() {
-    command -v flock >/dev/null || return 0
+    if ! command -v flock >/dev/null; then
+        go_on_unlocked "there is no flock in this image"
+        return 0
+    fi
     # A redirection of exec that fails would end the shell without a word.
     touch "$lock" 2>/dev/null && [ -w "$lock" ] || no_permission "$lock"
     # The server inherits it: it is held until the last of its processes has ended.
@@ -84,7 +99,7 @@ lock() {
     left=$1
     until trouble=$(flock -n 9 2>&1); do
         if [ -n "$trouble" ]; then
-            say "this volume cannot be locked: $trouble"
+            go_on_unlocked "$trouble"
             return 0
         fi
         [ "$left" -gt 0 ] || fail busy
@@ -109,7 +124,7 @@ look_at_the_data() {
     [ -r "$volume" ] && [ -w "$volume" ] && [ -x "$volume" ] || no_permission "$volume"
     # As root, with an entrypoint that steps down to an account of its own: it has to get through.
     [ "$(id -u)" != 0 ] || chmod a+x "$volume"
-    for one in "$JHS_DATA" "$lock" "$reserve" "$reserve.new" "$half_made" "$version"; do
+    for one in "$JHS_DATA" "$lock" "$reserve" "$reserve.new" "$half_made" "$version" "$version.new"; do
         [ ! -L "$one" ] || fail link
     done
     [ ! -e "$JHS_DATA" ] || [ -d "$JHS_DATA" ] || fail unknown-data
@@ -118,14 +133,16 @@ look_at_the_data() {
     [ -e "$JHS_DATA" ] || mkdir "$JHS_DATA" || no_permission "$volume"
     ls -A "$JHS_DATA" >/dev/null 2>&1 || no_permission "$JHS_DATA"
     if [ -e "$half_made" ] && ! is_empty "$JHS_DATA"; then
-        # Its first start was cut off before the server ever answered: nothing was stored in it.
+        # Its first start was cut off before the server ever answered: nothing was stored in it. Or
+        # it is under way in another pod, whose server would go on in the folder that was moved.
+        [ -n "$locked" ] || fail no-lock
         [ ! -e "$JHS_DATA.half-made" ] || fail half-made-again
         mv "$JHS_DATA" "$JHS_DATA.half-made" && mkdir "$JHS_DATA" && tell half-made
         no_permission "$JHS_DATA"
     elif is_empty "$JHS_DATA"; then
         # A server has been ready in this volume, or something else is in it (another `folder`?):
         # there is data somewhere, and no new one takes its place.
-        [ ! -s "$version" ] || fail missing-data
+        [ ! -e "$version" ] || fail missing-data
         for one in "$volume"/*; do
             case ${one##*/} in
             lost+found | "${JHS_DATA##*/}" | "${JHS_DATA##*/}".*) ;;
@@ -161,6 +178,14 @@ keep_a_reserve() {
     head -c "$((1024 * JHS_RESERVE))" /dev/zero >"$reserve.new" && mv "$reserve.new" "$reserve"
 }
 
+# A file that is cut off on a full volume says nothing, and a kind may go by it alone.
+note_the_version() {
+    [ ! -L "$version" ] && [ ! -L "$version.new" ] && [ ! -d "$version" ] || return 0
+    [ "$(cat "$version" 2>/dev/null)" != "$1" ] || return 0
+    echo "$1" >"$version.new"
+    [ "$(cat "$version.new" 2>/dev/null)" = "$1" ] && mv "$version.new" "$version"
+}
+
 await_the_server() {
     began=$(date +%s)
     until eval "$JHS_READY" >/dev/null 2>&1; do
@@ -172,7 +197,7 @@ await_the_server() {
     rm -f "$half_made"
     [ -z "$JHS_AFTER_READY" ] || eval "$JHS_AFTER_READY" || say "the account was left as it is"
     is=$(eval "$JHS_SERVER_VERSION" 2>/dev/null)
-    [ -z "$is" ] || [ -L "$version" ] || echo "$is" >"$version"
+    [ -z "$is" ] || note_the_version "$is"
     touch "$state/ready"
     keep_a_reserve
 }

@@ -32,6 +32,7 @@ class MySQL(DatabaseServer):
     )
     # The server of the first initialization has no network, so that TCP means ready. MariaDB 11
     # has no program of the former name any more.
+    upgrade: ClassVar[str] = "see docs: Database upgrades, MySQL and MariaDB"
     ready: ClassVar[str] = (
         "$(command -v mariadb-admin || command -v mysqladmin) --no-defaults --protocol=tcp "
         "--host=127.0.0.1 --port=$JHS_PORT --user=$JHS_USER ping"
@@ -41,10 +42,11 @@ class MySQL(DatabaseServer):
         "-e 's/.* Ver \\([0-9]*\\.[0-9]*\\)[^ ]*MariaDB.*/mariadb-\\1/p' "
         "-e t -e 's/.* Ver \\([0-9]*\\.[0-9]*\\).*/mysql-\\1/p'"
     )
-    # Written beside the data by this library; data from before it says "unknown", and the server
-    # itself refuses what it cannot read.
+    # Written beside the data by this library. Data from before it, and a file that was cut off, say
+    # "unknown", and the server itself refuses what it cannot read.
     data_version: ClassVar[str] = (
-        "[ -d $JHS_DATA/mysql ] && { cat $JHS_DATA/../.jhub-safety-version || echo unknown; }"
+        "[ -d $JHS_DATA/mysql ] && "
+        "{ said=$(cat $JHS_DATA/../.jhub-safety-version); echo ${said:-unknown}; }"
     )
 
     # Client programs log in by the name of the account that they run as. Refused, and left alone,

@@ -1,7 +1,8 @@
 # Gives folders to the lab's user. Only what is wrong, and only the folder itself: a home with
 # 100,000 files takes no longer. Never fails: a lab that finds its home not writable says so itself.
-# Arguments, four for each folder: RULE PATH UID GID. Rules:
+# Arguments, five for each folder: RULE PATH UID GID NAME, the last one for what is said. Rules:
 #   home    writable for neither UID nor GID
+#   guess   a home while nobody but root can write to it: UID is not known to be the user's
 #   root    only while it still belongs to root
 #   volume  a database's volume: must be UID's
 #   data    a database's folder in it: must be UID's, and all in it (only the server's own files)
@@ -13,8 +14,9 @@ info=${JHS_MOUNTINFO:-/proc/self/mountinfo}
 
 say() { echo "jhub-safety: $*"; }
 
-# How many mounts are at $1, and how many are below it. A link in a home can lead what is to be
-# mounted below that home to elsewhere: over a database's folder, say, which then is other people's.
+# How many mounts are at $1, and how many are below it. Each folder has a path of its own, in which
+# nothing is mounted. Where it is otherwise something has led a mount to elsewhere: over a database's
+# folder, say, which then is other people's.
 count_mounts() {
     at=0 below=0
     while read -r _ _ _ _ point _; do
@@ -36,7 +38,8 @@ as_mounted() {
         ;;
     *)
         count_mounts "$1"
-        [ "$at" -le 1 ]
+        # None: it is a folder in what somebody may write to, who may have put it there.
+        [ "$at" = 1 ]
         ;;
     esac
 }
@@ -44,6 +47,11 @@ as_mounted() {
 is_right() {
     case $rule in
     root) [ "$owner" != 0 ] ;;
+    guess)
+        [ "$owner" = 0 ] || return 0
+        # The last two of the mode: what the group and all others may.
+        case $mode in *[2367] | *[2367]?) true ;; *) false ;; esac
+        ;;
     home)
         [ "$owner" != "$uid" ] || return 0
         # The tens of the mode: what the group may.
@@ -75,7 +83,7 @@ give() {
     path=${1%/}
     [ -d "$path" ] && [ ! -L "$path" ] || return 0
     if ! as_mounted "$path" || ! cd -P "$path" 2>/dev/null || [ "$(pwd -P)" != "$path" ]; then
-        say "$path was left as it is: something else is mounted there, or a link leads to it"
+        say "$shown was left as it is: something else is mounted there, or a link leads to it"
         return 0
     fi
     # shellcheck disable=SC2046
@@ -85,9 +93,9 @@ give() {
     # Its own name last: when this is cut off in between, the next start does the rest.
     if { [ "$rule" != data ] || give_all; } &&
         { [ "$rule" != volume ] || give_ours; } && chown -h "$uid:$gid" .; then
-        say "$path was $owner:$group's ($mode), is now $uid:$gid's"
+        say "$shown was $owner:$group's ($mode), is now $uid:$gid's"
     else
-        say "$path is $owner:$group's ($mode) and cannot be given to $uid:$gid;" \
+        say "$shown is $owner:$group's ($mode) and cannot be given to $uid:$gid;" \
             "on NFS with root squash the file server has to do it"
     fi
 }
@@ -99,9 +107,9 @@ give_ours() {
     done
 }
 
-while [ "$#" -ge 4 ]; do
-    rule=$1 uid=$3 gid=$4
+while [ "$#" -ge 5 ]; do
+    rule=$1 uid=$3 gid=$4 shown=$5
     (give "$2")
-    shift 4
+    shift 5
 done
 exit 0

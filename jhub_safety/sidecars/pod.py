@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import PurePosixPath
 from typing import Any
 
 from kubernetes_asyncio import client as kube
@@ -35,6 +36,8 @@ class Beside:
     server: DatabaseServer
     claim: str
     native: bool
+    #: No other pod can have the claim: it is only this server's, and for one node.
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,8 @@ class Who:
 
     uid: int
     gid: int
+    #: False: the pod does not say it, and its image may have another account.
+    stated: bool = True
     #: Mounts of the home in the notebook's container, as Kubernetes writes them.
     home: tuple[dict[str, Any], ...] = ()
 
@@ -51,8 +56,14 @@ def who(pod: kube.V1Pod, home_claim: str, home_path: str) -> Who:
     """From the pod as it was made: a hook or profile may have set the account."""
     notebook = _notebook(pod)
     contexts = (_plain(notebook.security_context), _plain(pod.spec.security_context))
-    uid = next((one["runAsUser"] for one in contexts if one.get("runAsUser")), 1000)
+    uids = [one["runAsUser"] for one in contexts if one.get("runAsUser") is not None]
     gids = [one.get(key) for one in contexts for key in ("runAsGroup", "fsGroup")]
+    if uids and uids[0] == 0:
+        # Images that begin as root step down to these (docker-stacks' start.sh).
+        said = {one["name"]: one.get("value") for one in map(_plain, notebook.env or [])}
+        uids, groups = ([_number(said.get(name))] for name in ("NB_UID", "NB_GID"))
+        gids = groups + gids
+    uid = next((one for one in uids if one), 0)
     gid = next((one for one in gids if one), 100)
     claims = {
         volume["name"]
@@ -65,11 +76,30 @@ def who(pod: kube.V1Pod, home_claim: str, home_path: str) -> Who:
     found = found or [one for one in mounts if one.get("mountPath") == home_path]
     # Such a path is made of the notebook's own variables, which other containers do not have.
     found = [one for one in found if not one.get("subPathExpr")]
-    return Who(int(uid), int(gid), tuple(found))
+    return Who(int(uid or 1000), int(gid), bool(uid), tuple(found))
+
+
+def _number(text: object) -> int:
+    """0: it is none, or made by Kubernetes of something else."""
+    return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() else 0
 
 
 def objection(pod: kube.V1Pod, servers: Sequence[DatabaseServer]) -> str:
-    """Why these servers must not run in this pod, or "". They ask for no password."""
+    """Why these servers must not be added to this pod, or ""."""
+    if not servers:
+        return ""
+    if why := exposure(pod, servers):
+        return why
+    taken = {other["name"] for other in _containers(pod)}
+    taken |= {_plain(volume)["name"] for volume in pod.spec.volumes or []}
+    for name in (_STATE, *(one.container for one in servers)):
+        if name in taken:
+            return f"there is a container or volume {name} already"
+    return ""
+
+
+def exposure(pod: kube.V1Pod, servers: Sequence[DatabaseServer]) -> str:
+    """By what others than the lab would reach these servers, or "". They ask for no password."""
     if not servers:
         return ""
     if pod.spec.host_network:
@@ -78,20 +108,18 @@ def objection(pod: kube.V1Pod, servers: Sequence[DatabaseServer]) -> str:
             "which asks for no password"
         )
     ports = {one.port: one.name for one in servers}
-    others = [_plain(one) for one in (*pod.spec.containers, *(pod.spec.init_containers or []))]
-    for other in others:
+    for other in _containers(pod):
         for port in other.get("ports") or []:
             if (number := port.get("containerPort")) in ports:
                 return (
                     f"container {other['name']} declares port {number}, which is that of the "
                     f"database {ports[number]}, and would show it to others than the lab"
                 )
-    taken = {other["name"] for other in others}
-    taken |= {_plain(volume)["name"] for volume in pod.spec.volumes or []}
-    for name in (_STATE, *(one.container for one in servers)):
-        if name in taken:
-            return f"there is a container or volume {name} already"
     return ""
+
+
+def _containers(pod: kube.V1Pod) -> list[dict[str, Any]]:
+    return [_plain(one) for one in (*pod.spec.containers, *(pod.spec.init_containers or []))]
 
 
 def add_servers(pod: kube.V1Pod, beside: Sequence[Beside], whom: Who) -> None:
@@ -143,7 +171,9 @@ def add_ownership(
         return
     context = _plain(pod.spec.security_context)
     if not context.get("fsGroup"):
-        pod.spec.security_context = {**context, "fsGroup": folders[0].gid}
+        # Otherwise the kubelet walks through every volume at every start.
+        usual = {"fsGroupChangePolicy": "OnRootMismatch"}
+        pod.spec.security_context = {**usual, **context, "fsGroup": folders[0].gid}
 
 
 def folders(
@@ -151,14 +181,19 @@ def folders(
 ) -> list[Folder]:
     """What is to be given to the lab's user, and to its servers. *shared*: mount paths."""
     found = [
-        Folder("home", mount["mountPath"], whom.uid, whom.gid, (mount,))
+        Folder("home" if whom.stated else "guess", mount["mountPath"], whom.uid, whom.gid, mount)
         for mount in writable(whom.home)
     ]
-    by_path = {one["mountPath"]: one for one in map(_plain, _notebook(pod).volume_mounts or [])}
+    by_path = {
+        one["mountPath"]: one
+        for one in map(_plain, _notebook(pod).volume_mounts or [])
+        # Made of the notebook's own variables: the kubelet could not make the container.
+        if not one.get("subPathExpr")
+    }
     for path in shared:
         if path in by_path and by_path[path] not in whom.home:
             found += [
-                Folder("root", path, whom.uid, whom.gid, (mount,))
+                Folder("root", path, whom.uid, whom.gid, mount)
                 for mount in writable([by_path[path]])
             ]
     for one in beside:
@@ -166,8 +201,8 @@ def folders(
         if uid is None:
             continue  # The image begins as root, and gives its folder to its own account.
         mount = _data_mount(one)
-        found.append(Folder("volume", one.server.mount, uid, whom.gid, (mount,)))
-        found.append(Folder("data", one.server.data, uid, whom.gid, (mount,)))
+        found.append(Folder("volume", one.server.mount, uid, whom.gid, mount))
+        found.append(Folder("data", one.server.data, uid, whom.gid, mount))
     return found
 
 
@@ -180,6 +215,25 @@ def _uid(server: DatabaseServer, whom: Who) -> int | None:
 
 def _data_mount(one: Beside) -> dict[str, Any]:
     return {"name": one.server.container, "mountPath": one.server.mount}
+
+
+def _apart(home: Sequence[dict[str, Any]], ours: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mounts of the home that are in no other one, and have none in them.
+
+    A link in a home leads what is mounted below it to elsewhere: over the programs of an image that
+    begins as root.
+    """
+    return [
+        one
+        for one in home
+        if not any(_is_below(one, other) for other in (*home, *ours))
+        and not any(_is_below(other, one) for other in ours)
+    ]
+
+
+def _is_below(mount: dict[str, Any], other: dict[str, Any]) -> bool:
+    inner, outer = (PurePosixPath(one["mountPath"]) for one in (mount, other))
+    return outer in inner.parents
 
 
 def _container(one: Beside, whom: Who) -> dict[str, Any]:
@@ -208,6 +262,7 @@ def _container(one: Beside, whom: Who) -> dict[str, Any]:
         "JHS_READY": server.ready,
         "JHS_AFTER_READY": server.after_ready,
         "JHS_STALE": server.stale,
+        "JHS_ALONE": "1" if one.alone else "0",
         "JHS_DATA_VERSION": server.data_version,
         "JHS_SERVER_VERSION": server.server_version,
         "JHS_DEADLINE": str(server.startup_deadline),
@@ -215,7 +270,7 @@ def _container(one: Beside, whom: Who) -> dict[str, Any]:
     }
     mounts = [_data_mount(one), {"name": _STATE, "mountPath": "/run/jhub-safety"}]
     if server.mount_home:
-        mounts += whom.home
+        mounts += _apart(whom.home, mounts)
     probe = scripts.joinpath("probe.sh").read_text()
     made: dict[str, Any] = {
         "name": server.container,

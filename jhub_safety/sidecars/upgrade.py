@@ -167,8 +167,9 @@ def manifest(
 ) -> dict[str, Any]:
     """The pod that moves one claim's data, as Kubernetes writes it.
 
-    No network is used: both servers listen on sockets in a folder that lives with the pod. The
-    old one's container cannot write to the claim.
+    No network is used: both servers listen on sockets in a folder that lives with the pod. That
+    the user's data uses none either is for examples/helm/networkpolicy.yaml, by the label. The old
+    one's container cannot write to the claim.
     """
     server = wanted.server
     environment = {

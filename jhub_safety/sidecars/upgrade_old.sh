@@ -41,9 +41,11 @@ rm -f "$copy/postmaster.pid"
 chmod 0700 "$copy"
 echo 'local all all trust' >"$share/hba"
 mkdir -p "$share/old"
+# The copy has the user's own settings: none of their libraries is loaded outside of their lab.
 postgres -D "$copy" -c "data_directory=$copy" -c "hba_file=$share/hba" -c listen_addresses= \
     -c "unix_socket_directories=$share/old" -c port=5432 -c autovacuum=off -c fsync=off \
-    -c archive_mode=off -c logging_collector=off -c ssl=off &
+    -c archive_mode=off -c logging_collector=off -c ssl=off -c shared_preload_libraries= \
+    -c session_preload_libraries= -c local_preload_libraries= &
 server=$!
 until pg_isready --quiet --host "$share/old" --username postgres; do
     kill -0 "$server" 2>/dev/null || give_up old-start

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,6 @@ import pytest
 import pytest_asyncio
 
 from jhub_safety.sidecars import ownership
-from jhub_safety.sidecars.ownership import Folder
 from tests.cluster.databases import POSTGRES, POSTGRES_IMAGE, LabPod, light_with_databases
 from tests.cluster.hubs import Hub, Setup
 from tests.cluster.space import Space
@@ -29,7 +30,7 @@ BY_OPTIONS = """
 _ENTRY = c.SafeKubeSpawner.databases
 _SHARED = {
     "shared": "/home/jovyan/shared", "unnamed": "/srv/unnamed", "fixed": "/srv/fixed",
-    "deep": "/home/jovyan/a/b/c",
+    "deep": "/home/jovyan/a/b/c", "linked": "/home/jovyan/shared",
 }
 c.SafeKubeSpawner.ownership = "always"
 c.SafeKubeSpawner.ownership_paths = ["/home/jovyan/shared", "/srv/fixed", "/home/jovyan/a/b/c"]
@@ -38,6 +39,8 @@ c.SafeKubeSpawner.ownership_paths = ["/home/jovyan/shared", "/srv/fixed", "/home
 def _of_this_start(spawner):
     wanted = spawner.user_options
     spawner.databases = _ENTRY if wanted.get("database") else []
+    if wanted.get("unstated"):
+        spawner.uid = spawner.gid = spawner.fs_gid = None
     for claim in wanted.get("shared", []):
         spawner.volumes = spawner.volumes + [
             {"name": claim, "persistentVolumeClaim": {"claimName": claim}}
@@ -130,6 +133,21 @@ async def test_a_home_that_is_right_is_not_even_touched(hub: Hub, cluster: Clust
     assert owners(home) == before
 
 
+async def test_a_home_of_an_images_own_account_stays_theirs(hub: Hub, cluster: ClusterInfo):
+    """A plain KubeSpawner says no uid. Seen: 1001's home of mode 0700 was given to 1000."""
+    home = await home_of_stopped(hub, cluster, "iris")
+    spoil(home, uid=1001, mode=0o700)
+    before = owners(home)
+    await start(hub, "iris", unstated=True)
+    await hub.stop_lab("iris")
+    assert owners(home) == before
+    # One that nobody could use is given all the same.
+    spoil(home)
+    await start(hub, "iris", unstated=True)
+    await hub.stop_lab("iris")
+    assert owners(home)["."][:2] == (UID, GID)
+
+
 async def test_a_databases_volume_and_folder_are_given_and_its_rows_are_there(
     hub: Hub, cluster: ClusterInfo
 ):
@@ -175,7 +193,7 @@ async def test_it_may_do_three_things_and_sees_nothing_but_the_folders(
     hub: Hub, cluster: ClusterInfo
 ):
     """The container as it is, with another command."""
-    made = ownership.container(cluster.init_image, "IfNotPresent", [Folder("home", "/h", 1, 1)])
+    made = ownership.container(cluster.init_image, "IfNotPresent", [])
     looks = "grep -E '^(Cap|NoNewPrivs)' /proc/self/status; id -u; touch /x 2>&1"
     container = {
         "name": made["name"],
@@ -265,13 +283,84 @@ async def test_a_link_that_leads_a_shared_folder_into_the_database_gives_nothing
     (home / "a" / "b" / "c").rmdir()
     (home / "a" / "b" / "c").symlink_to("/var/lib/jhub-safety/postgres/data")
     pod = await start(hub, "trudy", database=True, shared=["deep"])
-    said = await pod.log(ownership.NAME)
+    made = (await pod.read() or {})["spec"]["initContainers"][0]
     await hub.stop_lab("trudy")
     assert owners(victim) == before
-    assert (
-        "postgres/data was left as it is: something else is mounted there, or a link leads to it"
-        in said
+    # No link leads anywhere there: no folder is mounted in another.
+    paths = [one["mountPath"] for one in made["volumeMounts"]]
+    assert paths == [f"/folders/{number}" for number in range(3)]
+
+
+async def test_a_link_that_leads_a_shared_folder_over_root_s_programs_runs_nothing_of_the_users(
+    hub: Hub, cluster: ClusterInfo
+):
+    """The container runtime follows it in the container's root, also that of a container of root.
+
+    Seen before each folder had a path of its own there: the user's "sh" ran as uid 0.
+    """
+    await hub.space.make_extra_claim("linked", "nobody")
+    await hub.space.annotate("linked", {"hub.jupyter.org/username": ""})
+    pod = await start(hub, "eve", shared=["linked"])
+    home = await volume_on_node(cluster, hub.space, (await claims_of(pod))["home"])
+    share = await volume_on_node(cluster, hub.space, "linked")
+    await hub.stop_lab("eve")
+    # Both as the lab's own programs can do it: the folder is the user's.
+    shutil.copy(str(shutil.which("busybox")), share / "busybox")
+    trap = share / "sh"
+    ran = ': >"/bin/ran-$(/bin/busybox id -u)"'
+    trap.write_text(f"#!/bin/busybox sh\n{ran}\necho the user was here\n")
+    trap.chmod(0o755)
+    os.chown(trap, UID, GID)
+    (home / "shared").rmdir()
+    (home / "shared").symlink_to("/bin")
+    spoil(home)
+    before = owners(share)
+    pod = LabPod(hub.space, "", "")
+    async with await hub.login("eve") as client:
+        await client.start_server(options={"shared": ["linked"]})
+        async with asyncio.timeout(60):
+            while True:
+                with suppress(LookupError):
+                    pod = await LabPod.of(hub.space, "eve")
+                    state = (await pod.statuses()).get(ownership.NAME, {}).get("state", {})
+                    if "terminated" in state:
+                        break
+                await asyncio.sleep(0.2)
+    said = await pod.log(ownership.NAME)
+    # The lab itself has nothing but the user's own rights, and may not come up.
+    await hub.stop_lab("eve")
+    assert "the user was here" not in said
+    assert not (share / "ran-0").exists()
+    assert changed(before, owners(share)) <= {".", f"ran-{UID}"}
+    assert owners(home)["."][:2] == (UID, GID)
+
+
+# Where it cannot run
+
+
+async def test_a_lab_starts_without_it_when_its_image_cannot_be_had_and_that_is_told(
+    hub_factory, space_factory, cluster: ClusterInfo
+):
+    node_pid(cluster)
+    space: Space = await space_factory()
+    extra = (
+        light_with_databases(cluster)
+        + "c.SafeKubeSpawner.databases = []\n"
+        + "c.SafeKubeSpawner.ownership = 'always'\n"
+        + "c.SafeKubeSpawner.ownership_image = 'localhost/none:1'\n"
     )
+    hub = await hub_factory(space, Setup(extra=extra))
+    await hub.start()
+    pod = await start(hub, "ada")
+    spec = (await pod.read() or {})["spec"]
+    assert ownership.NAME not in {one["name"] for one in spec.get("initContainers", [])}
+    claim = (await claims_of(pod))["home"]
+    assert hub.log_lines(f"Folders of ada (claim {claim}): the container that gives folders to you")
+    assert hub.log_lines("Starting ada again, without ownership")
+    events = (await space._core.list_namespaced_event(space.name)).items
+    told = [one for one in events if one.reason == "DatabaseOwnership"]
+    assert [one.involved_object.name for one in told] == [claim]
+    await hub.stop_lab("ada")
 
 
 # Where root is refused

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
+from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from kubernetes_asyncio import client as kube
 from kubespawner.objects import make_pod
 
+from jhub_safety.databases import _is_alone
 from jhub_safety.sidecars.ownership import Folder
 from jhub_safety.sidecars.pod import (
     ANNOTATION,
@@ -29,6 +32,7 @@ from tests.unit.wire_form import RECIPE, pod_of, unknown_keys, wire
 HOME_CLAIM = "claim-ada"
 HOME = {"name": "home", "persistentVolumeClaim": {"claimName": HOME_CLAIM}}
 HOME_MOUNT = {"name": "home", "mountPath": "/home/jovyan"}
+OURS = "jhub-safety-"
 POSTGRES = {"kind": "postgres"}
 SECOND = {"kind": "postgres", "name": "second", "port": 5433}
 #: One of each form that an entry can have.
@@ -270,10 +274,16 @@ def test_where_root_is_refused_only_an_fs_group_is_added(hub):
     pod = lab(**hub)
     before = wire(pod)
     owner = whom(pod)
-    add_ownership(pod, [Folder("home", "/home/jovyan", 5, 77)], "busybox", "Always", root=False)
+    folder = Folder("home", "/home/jovyan", 5, 77, HOME_MOUNT)
+    add_ownership(pod, [folder], "busybox", "Always", root=False)
     after = wire(pod)
     mine = before["spec"].setdefault("securityContext", {})
-    assert after["spec"]["securityContext"] == {**mine, "fsGroup": mine.get("fsGroup") or 77}
+    added = {} if mine.get("fsGroup") else {"fsGroupChangePolicy": "OnRootMismatch"}
+    assert after["spec"]["securityContext"] == {
+        **added,
+        **mine,
+        "fsGroup": mine.get("fsGroup") or 77,
+    }
     after["spec"]["securityContext"] = mine
     assert after == before
     assert owner.uid > 0
@@ -380,6 +390,32 @@ def test_the_servers_settings_are_its_own_and_the_keepers_come_last():
     assert (env["TZ"], env["JHS_DATA"]) == ("UTC", "/var/lib/jhub-safety/postgres/data")
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_keeper_is_told_whether_another_pod_can_have_the_volume(alone):
+    pod = lab()
+    add_servers(pod, [replace(one, alone=alone) for one in beside()], whom(pod))
+    assert values(server_of(wire(pod)))["JHS_ALONE"] == ("1" if alone else "0")
+
+
+@pytest.mark.parametrize(
+    ("entry", "alone"),
+    [
+        pytest.param({}, True, id="as it comes"),
+        pytest.param({"claim": "pg-{user_server}"}, True, id="a claim for each server"),
+        pytest.param({"claim": "pg-{username}"}, False, id="a claim for a user's servers"),
+        pytest.param({"claim": "pg-{user_slug}-{user_hash}"}, False, id="the same by hash"),
+        pytest.param({"access_modes": ["ReadWriteOncePod"]}, True, id="one pod"),
+        pytest.param({"access_modes": ["ReadWriteMany"]}, False, id="every node"),
+        pytest.param(
+            {"access_modes": ["ReadWriteOnce", "ReadOnlyMany"]}, False, id="every node, to read"
+        ),
+    ],
+)
+def test_whether_another_pod_can_have_a_claim(entry, alone):
+    (server,) = parse_servers([POSTGRES | entry])
+    assert _is_alone(server) is alone
+
+
 # -- as whom, and which folders
 
 
@@ -389,6 +425,40 @@ def test_the_servers_settings_are_its_own_and_the_keepers_come_last():
         pytest.param({"uid": 1000, "gid": 100}, (1000, 100), id="as KubeSpawner is told"),
         pytest.param({"uid": None, "gid": None}, (1000, 100), id="nothing is said"),
         pytest.param({"uid": 0, "gid": 0}, (1000, 100), id="root, that steps down"),
+        pytest.param(
+            {"uid": 0, "gid": 0, "env": {"NB_UID": "5000", "NB_GID": "50"}},
+            (5000, 50),
+            id="root, that steps down to whom it is told",
+        ),
+        pytest.param(
+            {"uid": 0, "gid": 7, "env": {"NB_UID": "0x5", "NB_GID": ""}},
+            (1000, 7),
+            id="root, with variables that are no numbers",
+        ),
+        pytest.param(
+            {"uid": 1001, "env": {"NB_UID": "5000", "NB_GID": "50"}},
+            (1001, 100),
+            id="variables that nobody looks at",
+        ),
+        pytest.param(
+            {
+                "uid": 0,
+                "gid": None,
+                "extra_container_config": {"env": [{"name": "NB_UID", "valueFrom": {}}]},
+            },
+            (1000, 100),
+            id="root, with a variable that is not known here",
+        ),
+        pytest.param(
+            {
+                "uid": None,
+                "gid": None,
+                "container_security_context": {"runAsUser": 0},
+                "pod_security_context": {"runAsUser": 8},
+            },
+            (1000, 100),
+            id="root, said of the container, which counts more",
+        ),
         pytest.param({"uid": 5, "gid": None, "fs_gid": 7}, (5, 7), id="by fsGroup"),
         pytest.param(
             {"uid": None, "gid": None, "pod_security_context": {"runAsUser": 8, "runAsGroup": 9}},
@@ -414,6 +484,21 @@ def test_a_server_runs_as_its_lab(own, wanted):
 
 
 @pytest.mark.parametrize(
+    ("own", "rule"),
+    [
+        pytest.param({"uid": 1000}, "home", id="a uid"),
+        pytest.param({"uid": 0, "env": {"NB_UID": "5000"}}, "home", id="whom root steps down to"),
+        pytest.param({"uid": None}, "guess", id="nothing is said"),
+        pytest.param({"uid": 0}, "guess", id="root, and nothing more is said"),
+    ],
+)
+def test_a_home_is_taken_from_nobody_when_the_labs_account_is_only_guessed(own, rule):
+    """Seen: an image's own account 1001, which could no more enter its home of mode 0700."""
+    made = named(filled(lab(**own))["spec"]["initContainers"], "jhub-safety-ownership")
+    assert [one[0] for one in given_folders(made)] == [rule, "volume", "data"]
+
+
+@pytest.mark.parametrize(
     ("run_as", "uid", "gives"),
     [
         pytest.param("lab", 1000, True, id="the lab's"),
@@ -426,14 +511,17 @@ def test_the_data_belongs_to_whom_the_server_runs_as(run_as, uid, gives):
     server, context = server_of(pod), server_of(pod)["securityContext"]
     assert context["runAsUser"] == uid
     assert context["capabilities"]["drop"] == ["ALL"]
-    args = named(pod["spec"]["initContainers"], "jhub-safety-ownership")["args"]
-    mount = named(server["volumeMounts"], "jhub-safety-postgres")["mountPath"]
-    given_away = [args[i : i + 4] for i in range(0, len(args), 4) if args[i] in ("volume", "data")]
-    assert given_away == (
-        [["volume", mount, str(uid), "100"], ["data", f"{mount}/data", str(uid), "100"]]
-        if gives
-        else []
-    )
+    made = named(pod["spec"]["initContainers"], "jhub-safety-ownership")
+    shown = named(server["volumeMounts"], "jhub-safety-postgres")["mountPath"]
+    given_away = [one for one in given_folders(made) if one[0] in ("volume", "data")]
+    if not gives:
+        assert given_away == []
+        return
+    mount = named(made["volumeMounts"], "jhub-safety-postgres")["mountPath"]
+    assert given_away == [
+        ["volume", mount, str(uid), "100", shown],
+        ["data", f"{mount}/data", str(uid), "100", f"{shown}/data"],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -478,10 +566,10 @@ def test_nothing_but_the_folders_to_give_away_is_mounted_for_root():
         ],
     )
     made = named(filled(pod, shared=["/shared"])["spec"]["initContainers"], "jhub-safety-ownership")
-    assert [one["mountPath"] for one in made["volumeMounts"]] == [
-        "/home/jovyan",
-        "/shared",
-        "/var/lib/jhub-safety/postgres",
+    assert [one["name"] for one in made["volumeMounts"]] == [
+        "home",
+        "shared",
+        "jhub-safety-postgres",
     ]
     assert made["securityContext"]["capabilities"] == {
         "drop": ["ALL"],
@@ -496,6 +584,72 @@ def test_what_is_mounted_read_only_or_not_at_all_is_not_given_away(shared):
     pod = lab(volume_mounts=[HOME_MOUNT | {"readOnly": True}])
     made = named(filled(pod, shared=shared)["spec"]["initContainers"], "jhub-safety-ownership")
     assert [one["name"] for one in made["volumeMounts"]] == ["jhub-safety-postgres"]
+
+
+def given_folders(container):
+    """RULE PATH UID GID NAME of each."""
+    args = container["args"]
+    return [args[i : i + 5] for i in range(0, len(args), 5)]
+
+
+def below(paths):
+    """Those that are in another one."""
+    return {one for one in paths for other in paths if other in PurePosixPath(one).parents}
+
+
+def mount_points(container):
+    paths = [PurePosixPath(one["mountPath"]) for one in container["volumeMounts"]]
+    assert len(paths) == len(set(paths))
+    return paths
+
+
+#: Mostly one inside another, as a hub has its shared folders in homes.
+nested = st.lists(
+    st.lists(st.sampled_from(["home", "jovyan", "shared", "var", "lib"]), min_size=1, max_size=5)
+    .map("/".join)
+    .map("/{}".format),
+    min_size=1,
+    max_size=6,
+    unique=True,
+)
+
+
+@unhurried
+@given(paths=nested, data=st.data())
+def test_no_folder_is_mounted_in_another_where_a_link_could_lead_it_elsewhere(paths, data):
+    """``rm ~/shared; ln -s /bin ~/shared`` put the user's own "sh" before root's."""
+    volume = st.sampled_from(["home", "shared"])
+    mounted = [
+        {"name": data.draw(volume), "mountPath": path}
+        | data.draw(st.just({}) | st.just({"subPath": "sub"}))
+        for path in paths
+    ]
+    pod = lab(volumes=[HOME, {"name": "shared", "emptyDir": {}}], volume_mounts=mounted)
+    made = filled(pod, POSTGRES | {"run_as": "image"}, SECOND, shared=paths)
+    server = server_of(made)
+    found = [one for one in made["spec"].get("initContainers", []) if one["name"].startswith(OURS)]
+    assert found
+    for container in found:
+        assert below(mount_points(container)) == set()
+    # What is the server's own stays, whatever the home is in the way of.
+    assert {"/var/lib/jhub-safety/postgres", "/run/jhub-safety"} <= {
+        one["mountPath"] for one in server["volumeMounts"]
+    }
+    giver = named(found, "jhub-safety-ownership")
+    sources = {one["mountPath"]: one["name"] for one in giver["volumeMounts"]}
+    asked = {one["mountPath"]: one["name"] for one in mounted}
+    told = {name: sources[path] for rule, path, *_, name in given_folders(giver) if rule != "data"}
+    # Each of them all the same, called as the lab calls it.
+    assert {name: one for name, one in told.items() if name in asked} == asked
+
+
+def test_a_folder_of_the_labs_variables_is_not_mounted_for_root():
+    shared = {"name": "shared", "mountPath": "/shared", "subPathExpr": "$(JUPYTERHUB_USER)"}
+    pod = lab(
+        volumes=[HOME, {"name": "shared", "emptyDir": {}}], volume_mounts=[HOME_MOUNT, shared]
+    )
+    made = named(filled(pod, shared=["/shared"])["spec"]["initContainers"], "jhub-safety-ownership")
+    assert "shared" not in [one["name"] for one in made["volumeMounts"]]
 
 
 # -- refused

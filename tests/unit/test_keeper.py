@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from jhub_safety.sidecars.server import kind_of
 from tests.unit.keeper_pod import (
     KEEPER,
     NOBODY,
@@ -116,6 +117,15 @@ def _linked_version(pod: Pod) -> None:
     (pod.volume / ".jhub-safety-version").symlink_to(pod.folder / "victim")
 
 
+def _linked_new_version(pod: Pod) -> None:
+    (pod.volume / ".jhub-safety-version.new").symlink_to(pod.folder / "victim")
+
+
+def _emptied_with_its_version(pod: Pod) -> None:
+    _emptied(pod)
+    (pod.volume / ".jhub-safety-version").write_text("")
+
+
 def _linked_lock(pod: Pod) -> None:
     (pod.volume / ".jhub-safety-lock").unlink()
     (pod.volume / ".jhub-safety-lock").symlink_to(pod.folder / "victim")
@@ -137,6 +147,8 @@ FAULTS = [
     pytest.param(_dangling, "link", id="a link to nowhere"),
     pytest.param(_linked_reserve, "link", id="a link where the reserve is made"),
     pytest.param(_linked_version, "link", id="a link where the version is noted"),
+    pytest.param(_linked_new_version, "link", id="a link where the version is written"),
+    pytest.param(_emptied_with_its_version, "missing-data", id="emptied, the version cut off"),
     pytest.param(_linked_lock, "link", id="a link where the lock is"),
     pytest.param(_not_mounted, "no-volume", id="no volume is mounted"),
 ]
@@ -159,6 +171,59 @@ def test_what_is_not_understood_is_told_and_left_and_the_lab_goes_on(pod: Pod, f
     until(lambda: "the server is not run" in pod.output(), "it does not hold")
     held.terminate()
     assert pod.ends(held) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "inside", "made"),
+    [
+        pytest.param("mysql", "mysql", Path.mkdir, id="MySQL and MariaDB"),
+        pytest.param("redis_database.Redis", "appendonlydir", Path.mkdir, id="Redis"),
+        pytest.param("mongodb_database.MongoDB", "WiredTiger", Path.touch, id="MongoDB"),
+    ],
+)
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(b"", id="zero bytes"),
+        pytest.param(b"\n", id="a blank line"),
+        pytest.param(bytes(9), id="what a crash leaves of a file"),
+        pytest.param(None, id="none"),
+    ],
+)
+def test_intact_data_whose_version_file_was_cut_off_is_served(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch, kind: str, inside: str, made, said: bytes | None
+):
+    a_pod_with_data(pod)
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "examples"))
+    pod.environment["JHS_DATA_VERSION"] = kind_of(kind, "test").data_version
+    made(pod.data / inside)
+    before = contents(pod.data)
+    noted = pod.volume / ".jhub-safety-version"
+    noted.unlink()
+    if said is not None:
+        noted.write_bytes(said)
+    pod.until_ready()
+    assert noted.read_text() == "17\n"
+    assert contents(pod.data) == before
+
+
+def test_a_version_that_is_noted_is_not_written_again(pod: Pod):
+    a_pod_with_data(pod)
+    noted = pod.volume / ".jhub-safety-version"
+    before = noted.stat()
+    pod.until_ready()
+    after = noted.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_version_that_cannot_be_written_cuts_off_none(pod: Pod):
+    """The volume is full: a folder in the way fails as surely, also for root."""
+    a_pod_with_data(pod)
+    noted = pod.volume / ".jhub-safety-version"
+    noted.write_text("16\n")
+    (pod.volume / ".jhub-safety-version.new").mkdir()
+    pod.until_ready()
+    assert noted.read_text() == "16\n"
 
 
 def _give_the_volume(pod: Pod) -> None:
@@ -288,6 +353,83 @@ def test_a_server_that_was_ready_is_not_held_when_it_ends(pod: Pod):
     assert not (pod.state / "failed").exists()
     (pod.fake / "broken").unlink()
     pod.until_ready()
+
+
+def _no_flock(pod: Pod) -> None:
+    """Every program but that one."""
+    programs = pod.folder / "programs"
+    programs.mkdir()
+    for folder in os.environ["PATH"].split(":")[::-1]:
+        for program in Path(folder).glob("*"):
+            if program.name != "flock":
+                (programs / program.name).unlink(missing_ok=True)
+                (programs / program.name).symlink_to(program)
+    pod.environment["PATH"] = str(programs)
+
+
+def _failing_flock(pod: Pod) -> None:
+    programs = pod.folder / "programs"
+    programs.mkdir()
+    (programs / "flock").write_text("#!/bin/sh\necho flock: 9: No locks available >&2; exit 1\n")
+    (programs / "flock").chmod(0o755)
+    pod.environment["PATH"] = f"{programs}:{pod.environment['PATH']}"
+
+
+@pytest.fixture(params=[_no_flock, _failing_flock], ids=["no flock", "no locks"])
+def unlocked(request: pytest.FixtureRequest, pod: Pod) -> Pod:
+    a_pod_with_data(pod)
+    request.param(pod)
+    return pod
+
+
+@pytest.mark.parametrize("alone", ["0", None], ids=["others may have it", "not known"])
+def test_data_that_others_may_have_open_is_not_served_without_a_lock(
+    unlocked: Pod, alone: str | None
+):
+    before = contents(unlocked.data)
+    if alone is not None:
+        unlocked.environment["JHS_ALONE"] = alone
+    assert unlocked.ends(unlocked.run()) == 1
+    assert unlocked.told == "jhub-safety no-lock"
+    unlocked.restarted()
+    assert unlocked.probe() == 0
+    assert unlocked.log == []
+    assert contents(unlocked.data) == before
+
+
+def test_data_that_nobody_else_can_have_open_is_served_and_that_is_told_once(unlocked: Pod):
+    before = contents(unlocked.data)
+    unlocked.environment |= {"JHS_ALONE": "1", "JHS_STALE": "rm $JHS_DATA/*"}
+    assert unlocked.ends(unlocked.run()) == 1
+    assert unlocked.told == "jhub-safety unlocked"
+    unlocked.until_ready()
+    assert "this volume cannot be locked" in unlocked.output()
+    assert unlocked.log == ["up", "after"]
+    assert contents(unlocked.data) == before
+
+
+def test_an_image_that_lacks_the_server_too_says_only_that(unlocked: Pod):
+    before = contents(unlocked.data)
+    started = unlocked.begin(
+        f"set -- {unlocked.folder}/no-such-server\n{KEEPER}", JHS_ALONE="1", JHS_READY="false"
+    )
+    assert unlocked.ends(started) == 127
+    assert unlocked.told == ""
+    assert "not found" in unlocked.output() or "No such file" in unlocked.output()
+    assert contents(unlocked.data) == before
+
+
+def test_a_first_start_that_may_be_under_way_elsewhere_keeps_its_folder(unlocked: Pod):
+    """Seen: "mv data data.half-made" under the server of another pod, which went on in it."""
+    (unlocked.volume / ".jhub-safety-half-made").touch()
+    before = contents(unlocked.data)
+    unlocked.environment["JHS_ALONE"] = "1"
+    assert unlocked.ends(unlocked.run()) == 1
+    assert unlocked.told == "jhub-safety unlocked"
+    assert unlocked.ends(unlocked.restarted()) == 1
+    assert unlocked.told == "jhub-safety no-lock"
+    assert contents(unlocked.data) == before
+    assert not (unlocked.volume / "data.half-made").exists()
 
 
 @pytest.mark.skipif(shutil.which("flock") is None, reason="no flock here")

@@ -64,7 +64,11 @@ class Container:
         info = self.folder / "mountinfo"
         lines = (f"36 35 98:0 / {one} rw - ext4 x rw\n" for one in self.mounted)
         info.write_text("35 1 98:0 / / rw - ext4 x rw\n" + "".join(lines))
-        words = [word for rule, path in folders for word in (rule, str(path), str(UID), str(GID))]
+        words = [
+            word
+            for rule, path in folders
+            for word in (rule, str(path), str(UID), str(GID), str(path))
+        ]
         done = subprocess.run(
             [*self.shell, "-c", SCRIPT, "sh", *words],
             env={"PATH": self.programs(), "JHS_MOUNTINFO": str(info)},
@@ -104,7 +108,13 @@ def tree(folder: Path) -> dict[str, tuple[int, int, int]]:
     ("rule", "is_", "mode", "given"),
     [
         pytest.param("home", (0, 0), 0o750, True, id="home of root"),
-        pytest.param("home", (OTHER, OTHER), 0o755, True, id="home of somebody else"),
+        pytest.param("home", (OTHER, OTHER), 0o755, True, id="home of a uid of before"),
+        pytest.param("guess", (OTHER, OTHER), 0o700, False, id="home of somebody else"),
+        pytest.param("guess", (0, 0), 0o755, True, id="home of root, of whom is not known"),
+        pytest.param("guess", (0, 0), 0o000, True, id="home of root, closed"),
+        pytest.param("guess", (0, 0), 0o775, False, id="home of root's group"),
+        pytest.param("guess", (0, 2000), 0o2770, False, id="home of a group"),
+        pytest.param("guess", (0, 0), 0o1777, False, id="home of everybody"),
         pytest.param("home", (0, GID), 0o755, True, id="home that the group may only read"),
         pytest.param("home", (0, GID), 0o2775, False, id="home that the group may write"),
         pytest.param("home", (UID, 0), 0o700, False, id="home of the user, of another group"),
@@ -238,6 +248,18 @@ def test_a_link_where_a_home_or_shared_folder_should_be_is_not_followed(containe
     said = container.give(("root", container.folder / "link" / "below"))
     assert tree(victim) == before
     assert "a link leads to it" in said
+
+
+@pytest.mark.parametrize("rule", ["home", "root"])
+def test_a_folder_that_nothing_is_mounted_at_is_not_given(container: Container, rule: str):
+    """``~/shared`` is a link to ``.``: a folder of root's in the share stands in its place."""
+    share = container.mount("share", UID, GID)
+    folder = share / "shared"
+    folder.mkdir()
+    file(folder / "thesis")
+    before = tree(share)
+    assert "something else is mounted there" in container.give((rule, folder))
+    assert tree(share) == before
 
 
 def test_folders_swapped_for_links_while_it_runs_lead_nowhere(container: Container):
