@@ -13,20 +13,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from functools import partial
 from typing import Any, ClassVar
 
 from kubernetes_asyncio import client as kube
 
 from jhub_safety import metrics
+from jhub_safety.admission import AdmissionMixin
 from jhub_safety.cluster import events
-from jhub_safety.cluster.client import ask, expect
 from jhub_safety.errors import Conflict, Doubt
-from jhub_safety.extras import ExtrasMixin
 from jhub_safety.refused import SpawnRefused
 from jhub_safety.sidecars import ownership, pod
-from jhub_safety.sidecars.notice import Notice, notices, unborn
+from jhub_safety.sidecars.notice import Notice, Where, notices, of_claim, of_folders, unborn
 from jhub_safety.sidecars.server import DatabaseServer, parse_servers
+from jhub_safety.volumes.declared import ExtraVolume, parse_all
+from jhub_safety.volumes.names import Generation
 
 
 class _WithoutThem(Exception):
@@ -36,28 +36,21 @@ class _WithoutThem(Exception):
         self.names = names
 
 
-#: The first Kubernetes whose init containers may go on running without a feature gate.
-_NATIVE_SINCE = (1, 29)
 #: Between two looks at what pages have still to show.
 _LOOK_SECONDS = 0.1
 #: How long a lab that is up may wait for a page that has still to show what is wrong.
 _SHOW_SECONDS = 3
 
 
-class DatabasesMixin(ExtrasMixin):
+class DatabasesMixin(AdmissionMixin):
     """Servers beside the lab."""
-
-    #: By API server: whether it has native sidecars. By namespace: whether it takes root.
-    _native: ClassVar[dict[str, bool]] = {}
-    _takes_root: ClassVar[dict[str, bool]] = {}
-    #: Questions about these that are under way.
-    _asking: ClassVar[dict[tuple[str, str], asyncio.Future[bool]]] = {}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._notices: dict[tuple[str, str], Notice] = {}
         #: How many of the notices each page shows that watches this start.
         self._shown: dict[object, int] = {}
-        #: Names of servers that this start does without, since they kept the lab from starting.
+        #: Names of servers, and ownership.PART, that this start does without, since they kept the
+        #: lab from starting.
         self._left_out: frozenset[str] = frozenset()
         #: When a start began, on the event loop's clock; None: none is under way.
         self._began: float | None = None
@@ -66,16 +59,31 @@ class DatabasesMixin(ExtrasMixin):
     def _servers(self) -> tuple[DatabaseServer, ...]:
         return parse_servers(self.databases)
 
+    # -- its claim
+
+    def _does_without(self, volume: ExtraVolume, refused: SpawnRefused) -> bool:
+        """A claim that is only a database's keeps no lab from starting, as no other trouble of it.
+
+        What may pass by itself does: the start is refused, and the next try finds it all.
+        """
+        servers = [one for one in self._servers() if one.claim_template == volume.name]
+        declared = {one.name for one in parse_all(self.extra_pvcs)}
+        if not servers or volume.name in declared or refused.retryable:
+            return False
+        if any(one.required for one in servers):
+            return False
+        why = refused.story.removeprefix(f"Server of {self._log_name} not started: ")
+        self._take_note([of_claim(server, why) for server in servers])
+        self._left_out |= {one.name for one in servers}
+        return True
+
     # -- the pod
 
     async def get_pod_manifest(self) -> kube.V1Pod:
         """KubeSpawner's, with the servers; nothing of the hub's own is replaced."""
         made = await super().get_pod_manifest()
         servers = self._servers()
-        if why := pod.objection(made, servers):
-            raise self._lab_refused(
-                "database-exposed", why, "its database would be open to other people"
-            )
+        self._keep_to_itself(pod.objection(made, servers))
         whom = pod.who(made, self.pvc_name, self.home_mount_path)
         claims = {one.volume.name: one.claim for one in self._extras}
         native = await self._has_native(servers)
@@ -84,13 +92,15 @@ class DatabasesMixin(ExtrasMixin):
                 one,
                 claims[one.claim_template],
                 native if one.startup == "auto" else one.startup == "native",
+                _is_alone(one),
             )
             for one in servers
             if one.name not in self._left_out
         ]
         if beside:
             pod.add_servers(made, beside, whom)
-        if self.ownership == "always" or (self.ownership == "auto" and beside):
+        wanted = self.ownership == "always" or (self.ownership == "auto" and beside)
+        if wanted and ownership.PART not in self._left_out:
             folders = pod.folders(made, beside, whom, self.ownership_paths)
             root = await self._admits_root(folders)
             pod.add_ownership(
@@ -98,87 +108,31 @@ class DatabasesMixin(ExtrasMixin):
             )
         return made
 
-    async def _has_native(self, servers: tuple[DatabaseServer, ...]) -> bool:
-        if not any(one.startup == "auto" for one in servers):
-            return False
-        host = self.api.api_client.configuration.host
-        if host in self._native:
-            return self._native[host]
-        return await self._shared(("native", host), partial(self._ask_native, host))
+    async def _make_create_pod_request(self, made: kube.V1Pod, request_timeout: float) -> bool:
+        # Again: modify_pod_hook is called with what get_pod_manifest has made. Seen: with
+        # host_network set there, the second user's psql opened the first one's database.
+        self._keep_to_itself(pod.exposure(made, self._servers()))
+        return await super()._make_create_pod_request(made, request_timeout)
 
-    async def _ask_native(self, host: str) -> bool:
-        what = "asking the API server for its version"
-        version = kube.VersionApi(self.api.api_client)
-        answer = await ask(
-            partial(version.get_code, _preload_content=False),
-            what,
-            timeout=self.claim_request_timeout,
-            patience=self.claim_request_timeout,
-        )
-        try:
-            body = answer.body or {}
-            numbers = (int(body["major"]), int(body["minor"].rstrip("+")))
-        except (KeyError, ValueError, AttributeError):
-            self.log.warning("%s: no version in its answer; taking ordinary containers", what)
-            return False
-        self._native[host] = numbers >= _NATIVE_SINCE
-        return self._native[host]
-
-    async def _admits_root(self, folders: list[ownership.Folder]) -> bool:
-        """Ask the API server with a dry run, once for each namespace."""
-        if self.namespace in self._takes_root or not folders:
-            return self._takes_root.get(self.namespace, True)
-        return await self._shared(("root", self.namespace), self._ask_root)
-
-    async def _ask_root(self) -> bool:
-        made = kube.V1Pod(
-            metadata=kube.V1ObjectMeta(generate_name="jhub-safety-dry-run-"),
-            spec=kube.V1PodSpec(
-                containers=[
-                    kube.V1Container(**ownership.container(self.ownership_image, "Never", []))
-                ]
-            ),
-        )
-        what = f"asking namespace {self.namespace} whether it takes a container that runs as root"
-        create = partial(
-            self.api.create_namespaced_pod,
-            self.namespace,
-            made,
-            dry_run="All",
-            _preload_content=False,
-        )
-        try:
-            answer = await ask(create, what, timeout=self.claim_request_timeout)
-            refused = answer.status == 403 and ownership.is_refused_root(answer.message)
-            if not refused:
-                expect(answer, what, "Pod")
-        except (Conflict, Doubt) as doubt:
-            # The pod itself will tell; nothing is decided by this.
-            self.log.warning("%s; taking it that it does", doubt)
-            return True
-        self._takes_root[self.namespace] = not refused
-        if refused:
-            self.log.warning(
-                "Namespace %s takes no container that runs as root: folders are given to users by "
-                "fsGroup, as far as their volumes know it",
-                self.namespace,
+    def _keep_to_itself(self, why: str) -> None:
+        if why:
+            raise self._lab_refused(
+                "database-exposed", why, "its database would be open to other people"
             )
-        return not refused
-
-    async def _shared(self, about: tuple[str, str], question: Callable[[], Any]) -> bool:
-        """Ask once for all starts that wait for the answer: after a restart they come together."""
-        asked = self._asking.get(about)
-        if asked is None or asked.done() or asked.get_loop() is not asyncio.get_running_loop():
-            asked = self._asking[about] = asyncio.ensure_future(question())
-        return await asyncio.shield(asked)
 
     # -- the beginning
 
     def start(self) -> asyncio.Future[Any]:
         self._notices.clear()
         self._left_out = frozenset()
+        usual: int = self.start_timeout
+        # JupyterHub reads this when the call returns (user.py:982, 6.1.1). With its default of
+        # 60 s a start was cancelled at the very moment at which it would have gone on without.
+        self.start_timeout: int = usual + sum(one.startup_deadline for one in self._servers())
         # The first one begins here and now: the progress page may ask before the loop's next turn.
-        return asyncio.ensure_future(self._start_with_what_runs(super().start(), super().start))
+        starting = asyncio.ensure_future(self._start_with_what_runs(super().start(), super().start))
+        starting.add_done_callback(lambda _: setattr(self, "start_timeout", usual))
+        return starting
 
     async def _start_with_what_runs(
         self, starting: asyncio.Future[Any], again: Callable[[], asyncio.Future[Any]]
@@ -212,7 +166,7 @@ class DatabasesMixin(ExtrasMixin):
         """End a start that waits for what will not come.
 
         Raises:
-            SpawnRefused: a server that is required is down.
+            SpawnRefused: a server that is required is down, or its folder cannot be given to it.
             _WithoutThem: the lab can start without them.
         """
         if self._began is None:
@@ -220,6 +174,13 @@ class DatabasesMixin(ExtrasMixin):
         waited = asyncio.get_running_loop().time() - self._began
         absent = unborn(status)
         stuck = set()
+        if waited >= ownership.PATIENCE and ownership.holds_back(status, absent):
+            told = of_folders(self._where())
+            self._take_note([told])
+            for server in servers.values():
+                if server.required:
+                    raise self._without_a_required(server, told)
+            stuck.add(ownership.PART)
         for server in servers.values():
             down = [
                 one for one in self._notices.values() if one.database == server.name and one.down
@@ -228,21 +189,24 @@ class DatabasesMixin(ExtrasMixin):
             if not down or patient:
                 continue
             if server.required:
-                story = (
-                    f"Server of {self._log_name} not started: database {server.name}, which is "
-                    f"required: {down[-1].said}. To do: {down[-1].remedy}"
-                )
-                self.log.error("%s", story)
-                raise SpawnRefused(
-                    f"database-{down[-1].code}",
-                    story,
-                    f"Your server was not started: your database {server.name}: {down[-1].said}.",
-                    retryable=False,
-                )
+                raise self._without_a_required(server, down[-1])
             if server.container in absent:
                 stuck.add(server.name)
         if stuck:
             raise _WithoutThem(frozenset(stuck))
+
+    def _without_a_required(self, server: DatabaseServer, told: Notice) -> SpawnRefused:
+        story = (
+            f"Server of {self._log_name} not started: database {server.name}, which is "
+            f"required: {told.said}. To do: {told.remedy}"
+        )
+        self.log.error("%s", story)
+        return SpawnRefused(
+            f"database-{told.code}",
+            story,
+            f"Your server was not started: your {told.about}: {told.said}. Nothing was lost.",
+            retryable=False,
+        )
 
     # -- the end
 
@@ -281,9 +245,9 @@ class DatabasesMixin(ExtrasMixin):
     def is_pod_running(self, found: Any) -> bool:
         """KubeSpawner's, without the containers of servers that cannot run."""
         servers = {one.container: one for one in self._servers()}
-        if servers and found:
+        if found:
             status = found["status"]
-            self._take_note(notices(status, servers))
+            self._take_note(notices(status, servers, self._where()))
             self._mind_the_lab(status, servers)
             ours = [one for one in status.get("containerStatuses") or [] if one["name"] in servers]
             down = {one.database for one in self._notices.values() if one.down}
@@ -301,7 +265,7 @@ class DatabasesMixin(ExtrasMixin):
         if ended is None and servers and self._began is None and self.pod_reflector:
             found = self.pod_reflector.pods.get(f"{self.namespace}/{self.pod_name}")
             if found:
-                self._take_note(notices(found["status"], servers))
+                self._take_note(notices(found["status"], servers, self._where()))
         return ended
 
     def _take_note(self, found: list[Notice]) -> None:
@@ -312,8 +276,11 @@ class DatabasesMixin(ExtrasMixin):
             self._notices[key] = notice
             metrics.DATABASE_NOTICES.labels(notice.database, notice.code).inc()
             claim = self._claim_of(notice.database)
-            story = f"Database {notice.database} of {self._log_name} (claim {claim}): {notice.said}"
-            self.log.warning("%s. To do: %s.", story, notice.remedy)
+            story = (
+                f"{notice.about.capitalize()} of {self._log_name} (claim {claim}): {notice.said}. "
+                f"To do: {notice.remedy}"
+            )
+            self.log.warning("%s.", story)
             task = asyncio.ensure_future(self._tell_the_claim(notice, claim, story))
             self._telling.add(task)
             task.add_done_callback(self._telling.discard)
@@ -321,14 +288,19 @@ class DatabasesMixin(ExtrasMixin):
     _telling: ClassVar[set[asyncio.Future[None]]] = set()
 
     def _claim_of(self, database: str) -> str:
+        """By what is saved: a hub that was restarted has settled nothing for a lab that runs."""
+        if not database:
+            return self._home_claim.name if self._home_claim else ""
         server = next(one for one in self._servers() if one.name == database)
-        return next(
-            (one.claim for one in self._extras if one.volume.name == server.claim_template), ""
-        )
+        return self._extra_claims.get(server.claim_template, "")
+
+    def _where(self) -> Where:
+        claims = {one.name: self._claim_of(one.name) for one in self._servers()}
+        return Where(self.namespace, self.pod_name, claims)
 
     async def _tell_the_claim(self, notice: Notice, claim: str, story: str) -> None:
         if not claim:
-            return  # After a restart of the hub: it is known at the next start.
+            return  # The hub's record has been lost; the log says it.
         try:
             await events.warn_about_claim(
                 self.api, self.namespace, claim, "", f"Database{_camel(notice.code)}", story
@@ -343,6 +315,12 @@ class DatabasesMixin(ExtrasMixin):
         ``events_enabled`` is off, and with the first try of a start that goes on without a server.
         What was known last was never seen by anybody.
         """
+        if not self._servers() and self.ownership != "always":
+            # Nothing can be wrong with what there is none of: 1,000 pages that looked ten times a
+            # second took 9 % of a core.
+            async for event in super().progress():
+                yield event
+            return
         page = object()
         events = super().progress()
         coming: asyncio.Future[dict[str, Any]] | None = None
@@ -360,7 +338,7 @@ class DatabasesMixin(ExtrasMixin):
                 for notice in list(self._notices.values())[self._shown[page] :]:
                     yield {
                         "progress": 90,
-                        "message": f"Your database {notice.database}: {notice.said}.",
+                        "message": f"Your {notice.about}: {notice.said}.",
                     }
                     self._shown[page] += 1
                 if coming is not None and coming.done():
@@ -386,6 +364,13 @@ class DatabasesMixin(ExtrasMixin):
             if not self._notices or (shown and min(shown) >= len(self._notices)):
                 return
             await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _is_alone(server: DatabaseServer) -> bool:
+    """No other pod can have its claim, as far as the entry says."""
+    template = server.claim_template
+    own = Generation(template, template, "safe").per_server
+    return own and set(server.access_modes) <= {"ReadWriteOnce", "ReadWriteOncePod"}
 
 
 def _camel(code: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -22,13 +23,17 @@ from jhub_safety.cli.connection import (
 )
 from jhub_safety.cluster.pods import Pod, PodsApi
 from jhub_safety.errors import SafetyError
+from jhub_safety.finding import Finding, Severity
 from jhub_safety.plan import Plan
 from jhub_safety.sidecars.moving import Mover, Outcome
-from jhub_safety.sidecars.notice import Notice, notices
+from jhub_safety.sidecars.notice import Notice, Where, notices
 from jhub_safety.sidecars.pod import LABEL
 from jhub_safety.sidecars.server import DatabaseServer, parse_servers
 from jhub_safety.sidecars.upgrade import Holder, Lab, Wanted, holders, plan_upgrades
 
+#: Code of the doctor's findings about users' databases.
+TROUBLE = "database-trouble"
+CODES = {TROUBLE: "a user's database does not run, or says that something is wrong"}
 #: Key in a server's saved state: claim by volume (extras.py).
 _VOLUMES = "jhub_safety_volumes"
 
@@ -66,6 +71,38 @@ def _pods(connection: Connection) -> PodsApi:
     return PodsApi(connection.cluster.api, connection.claims.namespace)
 
 
+async def _with_labs(
+    connection: Connection, servers: Mapping[str, DatabaseServer]
+) -> list[tuple[Holder, DatabaseServer, Pod | None]]:
+    """Each database, and the lab that runs it now."""
+    labs = await _pods(connection).list(f"{LABEL}=true")
+    by_claim = {claim: lab for lab in labs if not lab.ended for claim in lab.claims}
+    return [
+        (one, server, by_claim.get(one.claim.name))
+        for server in servers.values()
+        for one in await _holders(connection, server)
+    ]
+
+
+async def servers_of_users(connection: Connection) -> list[Finding]:
+    """What running labs say of their databases: for the doctor."""
+    servers = {one.name: one for one in parse_servers(connection.hub.settings.databases)}
+    if not servers:
+        return []
+    return [
+        Finding(
+            Severity.WARNING,
+            TROUBLE,
+            f"{server.name} of {one}",
+            f"claim {one.claim.name}: {notice.said}. To do: {notice.remedy}",
+            f"jhub-safety databases list {shlex.quote(one.user)}",
+        )
+        for one, server, lab in await _with_labs(connection, servers)
+        if lab is not None
+        for notice in notices_of(one, server, lab, connection.claims.namespace)
+    ]
+
+
 # -- look
 
 
@@ -75,13 +112,10 @@ def _pods(connection: Connection) -> PodsApi:
 @with_connection
 async def list_databases(connection: Connection, user: str | None, as_json: bool) -> None:
     """One line for each user's database: its claim, and what its running lab says of it."""
-    servers = _servers(connection)
-    labs = await _pods(connection).list(f"{LABEL}=true")
-    by_claim = {claim: lab for lab in labs if not lab.ended for claim in lab.claims}
+    found = await _with_labs(connection, _servers(connection))
     rows = [
-        _row(one, server, by_claim.get(one.claim.name))
-        for server in servers.values()
-        for one in await _holders(connection, server)
+        _row(one, server, lab, connection.claims.namespace)
+        for one, server, lab in found
         if user in (None, one.user)
     ]
     if as_json:
@@ -98,8 +132,14 @@ async def list_databases(connection: Connection, user: str | None, as_json: bool
     notes.print(f"{len(rows)} databases; {shown(connection.header())}")
 
 
-def _row(one: Holder, server: DatabaseServer, lab: Pod | None) -> dict[str, Any]:
-    found = notices(lab.status, {server.container: server}) if lab else []
+def notices_of(one: Holder, server: DatabaseServer, lab: Pod, namespace: str) -> list[Notice]:
+    """What the cluster says of one's database in their lab."""
+    where = Where(namespace, lab.name, {server.name: one.claim.name})
+    return notices(lab.status, {server.container: server}, where)
+
+
+def _row(one: Holder, server: DatabaseServer, lab: Pod | None, namespace: str) -> dict[str, Any]:
+    found = notices_of(one, server, lab, namespace) if lab else []
     return {
         "user": one.user,
         "server": one.server,

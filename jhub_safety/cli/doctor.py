@@ -11,13 +11,16 @@ from collections.abc import Awaitable, Callable, Sequence
 import click
 from rich.table import Table
 
+from jhub_safety.cli.claimfilter import configured
 from jhub_safety.cli.connection import Connection, console, notes, shown, with_connection
+from jhub_safety.cli.databases import CODES as DATABASE_CODES
+from jhub_safety.cli.databases import servers_of_users
 from jhub_safety.cli.dbrepair import on_database
 from jhub_safety.cluster import storageclasses
 from jhub_safety.errors import Doubt
 from jhub_safety.finding import Finding, Severity
+from jhub_safety.hub.dbchecking import around, in_rows
 from jhub_safety.hubdb import checks, files
-from jhub_safety.owner import OWNER_LABEL
 from jhub_safety.sidecars import handwritten
 from jhub_safety.volumes import classes, mounts
 
@@ -34,17 +37,18 @@ async def storage_classes(connection: Connection) -> list[Finding]:
     except Doubt as doubt:
         return [classes.not_seen(doubt)]
     claims = await connection.claims.list()
-    return classes.check(found, wanted, claims.values())
+    place = configured(connection).place
+    return classes.check(found, wanted, claims.values(), place)
 
 
 async def volumes(connection: Connection) -> list[Finding]:
     """Claims that are not as configured, and cannot be changed."""
-    hub = connection.hub
-    declared = hub.settings.extra_volumes()
-    if not declared:
+    asked = configured(connection)
+    if not asked.volumes:
         return []
-    claims = await connection.claims.list(f"{OWNER_LABEL}")
-    return classes.unlike(claims.values(), declared, hub.hub_name)
+    # All of them: those that a hub without the right to patch has adopted carry no label of ours.
+    claims = await connection.claims.list()
+    return classes.unlike(claims.values(), asked.volumes, asked.hub, asked.place)
 
 
 async def folders(connection: Connection) -> list[Finding]:
@@ -63,17 +67,28 @@ async def containers(connection: Connection) -> list[Finding]:
 async def database(connection: Connection) -> list[Finding]:
     """The rows of the hub's database, its file, and the cookie secret."""
     url = connection.options.db_url or connection.hub.db_url
-    found = await asyncio.to_thread(files.check_files, url, connection.hub.everything)
-    return [*found, *await asyncio.to_thread(on_database, url, checks.run)]
+    found = await asyncio.to_thread(around, url, connection.hub.everything)
+    return [
+        *found,
+        *await asyncio.to_thread(on_database, url, in_rows, connection.hub.connect_args),
+    ]
 
 
 #: What is asked, in this order. A capability adds its check here and its codes below.
-CHECKS: list[Check] = [storage_classes, volumes, folders, containers, database]
+CHECKS: list[Check] = [
+    storage_classes,
+    volumes,
+    folders,
+    containers,
+    servers_of_users,
+    database,
+]
 #: Every code that a finding may have, and what it means; docs/doctor.md has a line for each.
 CODES = {
     **classes.CODES,
     **mounts.CODES,
     **handwritten.CODES,
+    **DATABASE_CODES,
     **checks.CODES,
     **files.CODES,
     "check-failed": "a check itself failed; what it is about is not known",

@@ -7,21 +7,39 @@ of ``env``. The API server drops what it does not know there, without a word: th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jhub_safety.finding import Finding, Severity
 
 #: Fields of an environment variable that Kubernetes knows.
 _ENV = frozenset({"name", "value", "valueFrom", "value_from"})
-#: Where official images say that their data is a volume. A container runtime puts an empty
-#: directory over such a path, also over a volume that is mounted further up.
-_DATA = {
-    "postgres": ("/var/lib/postgresql/data", "/var/lib/postgresql"),
-    "mysql": ("/var/lib/mysql",),
-    "mariadb": ("/var/lib/mysql",),
-    "redis": ("/data",),
-    "mongo": ("/data/db", "/data/configdb"),
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """Where an official image has its data, and what it says is a volume.
+
+    A container runtime puts an empty directory over such a path, also over a volume that is
+    mounted further up.
+    """
+
+    data: str
+    volumes: tuple[str, ...]
+
+
+#: Until 17, and since: 18 has its data in a folder of the version, and the volume above it.
+_POSTGRES = _Image("/var/lib/postgresql/data", ("/var/lib/postgresql/data",))
+_POSTGRES_18 = _Image("/var/lib/postgresql/18/docker", ("/var/lib/postgresql",))
+#: By name; of several that a tag leaves open, what is right for one is taken for right.
+_IMAGES = {
+    "postgres": (_POSTGRES, _POSTGRES_18),
+    "mysql": (_Image("/var/lib/mysql", ("/var/lib/mysql",)),),
+    "mariadb": (_Image("/var/lib/mysql", ("/var/lib/mysql",)),),
+    "redis": (_Image("/data", ("/data",)),),
+    "mongo": (_Image("/data/db", ("/data/db", "/data/configdb")),),
 }
 DOCS = "docs: Databases, moving from a recipe"
 CODES = {
@@ -56,18 +74,18 @@ def _of(container: Mapping[str, Any]) -> Iterator[Finding]:
             "without a word: a database there is empty after each stop. Move them out, to the "
             f"container's own level ({DOCS})",
         )
-    kind = _kind(str(container.get("image", "")))
-    if kind is None:
+    images = _images(container)
+    if not images:
         return
     mounts = [
         str(mount.get("mountPath") or mount.get("mount_path"))
         for mount in container.get("volumeMounts") or container.get("volume_mounts") or []
         if isinstance(mount, Mapping)
     ]
-    data = _data_of(container, kind)
-    if any(_is_at(data, mount) and not _is_hidden(data, mount, kind) for mount in mounts):
+    if any(_is_kept(one, mount) for one in images for mount in mounts):
         return
-    hiding = [mount for mount in mounts if _is_at(data, mount)]
+    data = images[0].data
+    hiding = [mount for one in images for mount in mounts if _is_at(one.data, mount)]
     if hiding:
         yield Finding(
             Severity.ERROR,
@@ -86,28 +104,31 @@ def _of(container: Mapping[str, Any]) -> Iterator[Finding]:
     )
 
 
-def _kind(image: str) -> str | None:
-    name = image.rpartition("/")[2].partition("@")[0].partition(":")[0]
-    return name if name in _DATA else None
-
-
-def _data_of(container: Mapping[str, Any], kind: str) -> str:
+def _images(container: Mapping[str, Any]) -> tuple[_Image, ...]:
+    """What its image may be, as far as its name tells; empty: none that is known here."""
+    name, _, tag = (
+        str(container.get("image", "")).rpartition("/")[2].partition("@")[0].partition(":")
+    )
+    images = _IMAGES.get(name, ())
+    if name != "postgres":
+        return images
+    if number := re.match(r"[0-9]+", tag):
+        since = replace(_POSTGRES_18, data=f"/var/lib/postgresql/{number[0]}/docker")
+        images = (since,) if int(number[0]) >= 18 else (_POSTGRES,)
     for variable in container.get("env") or []:
-        if (
-            isinstance(variable, Mapping)
-            and kind == "postgres"
-            and variable.get("name") == "PGDATA"
-        ):
-            return str(variable.get("value") or _DATA[kind][0])
-    return _DATA[kind][0]
+        if isinstance(variable, Mapping) and variable.get("name") == "PGDATA":
+            data = variable.get("value")
+            images = tuple(replace(one, data=str(data)) if data else one for one in images)
+    return images
 
 
 def _is_at(path: str, mount: str) -> bool:
     return path == mount or path.startswith(mount.rstrip("/") + "/")
 
 
-def _is_hidden(path: str, mount: str, kind: str) -> bool:
-    """The image's own volume lies between the mount and the data."""
-    return any(
-        _is_at(path, volume) and volume != mount and _is_at(volume, mount) for volume in _DATA[kind]
+def _is_kept(image: _Image, mount: str) -> bool:
+    """The data is in what is mounted there; no volume of the image's own lies between."""
+    return _is_at(image.data, mount) and not any(
+        _is_at(image.data, volume) and volume != mount and _is_at(volume, mount)
+        for volume in image.volumes
     )

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from jhub_safety.sidecars.sentences import CLAIM, ENDED, FOLDERS, LATE, PRINTED, TOLD
 from jhub_safety.sidecars.server import DatabaseServer
 
 #: A number or a version, such as "15" or "mariadb-10.11".
 _WORD = re.compile(r"(?:[a-z]{1,16}-)?[0-9]{1,12}(?:\.[0-9]{1,6}){0,3}")
+#: What an object of Kubernetes may be called: nothing else comes into a command.
+_OBJECT = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _KEEPER = re.compile(r"^jhub-safety ([a-z-]{1,30})((?: [^\s]{1,40}){0,4})$", re.MULTILINE)
 
 
@@ -25,7 +28,7 @@ class Notice:
 
     #: Stable; docs/databases.md has a row for each.
     code: str
-    #: Name of the entry in ``databases``.
+    #: Name of the entry in ``databases``; "": of all folders that are given to the user.
     database: str
     #: For the user: no names of claims or commands.
     said: str
@@ -34,174 +37,40 @@ class Notice:
     #: True: the lab runs without this database.
     down: bool = True
 
+    @property
+    def about(self) -> str:
+        return f"database {self.database}" if self.database else "folders"
 
-#: What the keeper says by itself: for the user, and for the operator.
-_TOLD = {
-    "version": (
-        (
-            "its data was written by version {0} of the server, and this is version {1}. The data "
-            "is untouched"
-        ),
-        (
-            "set the image back to version {0}, or move the data across: "
-            "jhub-safety databases upgrade --help"
-        ),
-    ),
-    "disk-full": (
-        (
-            "its volume is full ({0} of {1} used). The reserve has been given to it, so that rows "
-            "can be deleted: do that now, or ask for a larger volume"
-        ),
-        (
-            "let rows be deleted, or enlarge capacity ({capacity}) of the entry in databases; the "
-            "volume grows at the user's next start"
-        ),
-    ),
-    "half-made": (
-        (
-            "its very first start had been cut off. It was set up again; what was half made is "
-            "kept beside it"
-        ),
-        "nothing; the folder with the ending .half-made in the claim can go",
-    ),
-    "half-made-again": (
-        "its first start was cut off more than once. Nothing was stored in it yet",
-        "see why (kubectl logs), and move the folder with the ending .half-made out of the way",
-    ),
-    "unknown-data": (
-        (
-            "its folder holds something that is no data of such a server, or is incomplete. It was "
-            "left as it is"
-        ),
-        "look at the folder; restore it from a backup, or move it aside for a new, empty database",
-    ),
-    "missing-data": (
-        (
-            "its data folder is empty or gone, though its volume holds other data or has held "
-            "some. No new one was put in its place"
-        ),
-        (
-            "bring the folder back, or set folder of the entry in databases; for a new, empty "
-            "database see docs: Databases, missing-data"
-        ),
-    ),
-    "link": (
-        "a link stands where its data or one of its files should be. Nothing was followed",
-        "look at the claim, and move the link out of the way",
-    ),
-    "permission": (
-        "its folder cannot be written to. The data is untouched",
-        "turn SafeKubeSpawner.ownership on, or give the folder to the server's uid",
-    ),
-    "no-volume": (
-        "its volume is not mounted. Nothing was written",
-        "a hook or profile of this hub has removed the volume; see modify_pod_hook",
-    ),
-    "busy": (
-        "another server of yours is using it. Stop that one first",
-        "nothing, or a claim for each named server: a claim template with {{user_server}}",
-    ),
-}
 
-#: What servers print before they end, and what that is called here. The first that fits counts.
-_PRINTED = (
-    ("No space left on device", "full"),
-    ("could not extend file", "full"),
-    ("Disk full", "full"),
-    ("Disk is full", "full"),
-    ("has invalid permissions", "mode"),
-    ("has wrong ownership", "permission"),
-    ("Permission denied", "permission"),
-    ("Errcode: 13", "permission"),
-    ("database files are incompatible with server", "incompatible"),
-    ("could not look up effective user ID", "account"),
-    ("exists but is not empty", "unknown-data"),
-    ("invalid checkpoint record", "corrupt"),
-    ("could not locate a valid checkpoint record", "corrupt"),
-    ("invalid primary checkpoint record", "corrupt"),
-    ("could not read file", "corrupt"),
-    ("could not open file", "corrupt"),
-    ("invalid page", "corrupt"),
-    ("incorrect checksum in control file", "corrupt"),
-    ("is corrupted", "corrupt"),
-    ("Corrupt", "corrupt"),
-    ("Cannot allocate memory", "memory"),
-    ("could not map anonymous shared memory", "memory"),
-    ("Address already in use", "port"),
-    ("invalid value for parameter", "args"),
-    ("unrecognized configuration parameter", "args"),
-    ("unknown variable", "args"),
-    ("unknown option", "args"),
-    ("executable file not found", "image"),
-    ("not found", "image"),
-)
-_ENDED = {
-    "full": (
-        "its volume is full. The data is untouched",
-        (
-            "enlarge capacity ({capacity}) of the entry in databases; the volume grows at the "
-            "user's next start"
-        ),
-    ),
-    "mode": (
-        "the permissions of its folder are too open for the server. The data is untouched",
-        "chmod 0700 the data folder",
-    ),
-    "incompatible": (
-        "its data was written by another version or another build of the server. It is untouched",
-        "set the image back, or move the data across: jhub-safety databases upgrade --help",
-    ),
-    "account": (
-        "its image has no account for the uid it runs as. Nothing was written",
-        "set run_as to 'image', or take an image with libnss-wrapper (not Alpine's)",
-    ),
-    "corrupt": (
-        "its files are damaged. They were left as they are",
-        "copy the claim's data first; then see docs: Databases, damaged files",
-    ),
-    "memory": (
-        "it has too little memory. The data is untouched",
-        "raise resources.limits.memory of the entry in databases",
-    ),
-    "port": (
-        "its port is taken by something else in the lab",
-        "set port of the entry in databases",
-    ),
-    "args": (
-        "the server does not take the arguments that this hub gives it. The data is untouched",
-        "mend args of the entry in databases",
-    ),
-    "image": (
-        "its image has not the programs that are needed",
-        "take an image that keeps the official one's contract: sh, entrypoint, client programs",
-    ),
-    "container": (
-        "its container could not be made just now. The data is untouched",
-        "kubectl describe pod POD; often a Secret is missing that env of the entry names",
-    ),
-    "killed": (
-        "it was killed, most likely for want of memory. The data is untouched",
-        "raise resources.limits.memory of the entry in databases",
-    ),
-    "ended": (
-        "the server ended by itself. The data was left as it is",
-        "see the log of its container",
-    ),
-    "pull": (
-        "its image cannot be had just now. The data is untouched",
-        "see that the image of the entry in databases exists and may be pulled",
-    ),
-}
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where a lab and its databases are, for the commands that an operator is told."""
 
-#: It runs, or may still come to: said once the lab has gone on without it.
-_LATE = {
-    "late": (
-        "it had not answered after {0} s, and your server was started without waiting longer",
-        "see the log of its container; startup_deadline of the entry in databases is the limit",
-    ),
-}
+    namespace: str = "NAMESPACE"
+    pod: str = "POD"
+    #: The claim of each entry in ``databases``, by its name.
+    claims: Mapping[str, str] = field(default_factory=dict)
 
-CODES = frozenset(_TOLD) | frozenset(_ENDED) | frozenset(_LATE)
+    def words(self, server: DatabaseServer) -> dict[str, str]:
+        found = {
+            "namespace": self.namespace,
+            "pod": self.pod,
+            "claim": self.claims.get(server.name, ""),
+        }
+        plain = {
+            name: word if _OBJECT.fullmatch(word) else name.upper() for name, word in found.items()
+        }
+        return plain | {
+            "capacity": server.capacity,
+            "container": server.container,
+            "log": f"kubectl -n {plain['namespace']} logs {plain['pod']} -c {server.container}",
+        }
+
+
+NOWHERE = Where()
+
+_OF_PODS = TOLD | ENDED | LATE | FOLDERS
+CODES = frozenset(_OF_PODS | CLAIM)
 #: Reasons for which a container does not come to run at all.
 _WAITING = frozenset(
     {
@@ -216,7 +85,11 @@ _WAITING = frozenset(
 )
 
 
-def notices(status: Mapping[str, Any], servers: Mapping[str, DatabaseServer]) -> list[Notice]:
+def notices(
+    status: Mapping[str, Any],
+    servers: Mapping[str, DatabaseServer],
+    where: Where = NOWHERE,
+) -> list[Notice]:
     """*status*: of a pod, as the API writes it. *servers*: by the name of their containers."""
     found = []
     for container in (
@@ -224,12 +97,14 @@ def notices(status: Mapping[str, Any], servers: Mapping[str, DatabaseServer]) ->
         *(status.get("containerStatuses") or []),
     ):
         server = servers.get(container.get("name", ""))
-        if server is not None and (notice := _of(container, server)) is not None:
+        if server is not None and (notice := _of(container, server, where)) is not None:
             found.append(notice)
-    return found + _late(status, servers)
+    return found + _late(status, servers, where)
 
 
-def _late(status: Mapping[str, Any], servers: Mapping[str, DatabaseServer]) -> list[Notice]:
+def _late(
+    status: Mapping[str, Any], servers: Mapping[str, DatabaseServer], where: Where
+) -> list[Notice]:
     """Native sidecars whose startup probe has passed only because their time was over.
 
     What comes after one begins when its probe has passed: the next init container, or the lab,
@@ -257,7 +132,8 @@ def _late(status: Mapping[str, Any], servers: Mapping[str, DatabaseServer]) -> l
             continue  # It has run before, and what it said then is told.
         waited = datetime.fromisoformat(then) - datetime.fromisoformat(since)
         if waited.total_seconds() >= server.startup_deadline:
-            found.append(_notice("late", server, [str(server.startup_deadline)], down=False))
+            words = [str(server.startup_deadline)]
+            found.append(_notice("late", server, where, words, down=False))
     return found
 
 
@@ -281,11 +157,22 @@ def unborn(status: Mapping[str, Any]) -> frozenset[str]:
     )
 
 
-def _of(container: Mapping[str, Any], server: DatabaseServer) -> Notice | None:
+def of_claim(server: DatabaseServer, refusal: str) -> Notice:
+    """That a lab starts without *server*, whose claim was refused with these words."""
+    said, remedy = CLAIM["volume"]
+    return Notice("volume", server.name, said, remedy.format(refusal=refusal))
+
+
+def of_folders(where: Where) -> Notice:
+    """That a lab goes on without what gives folders to its user."""
+    return _notice("ownership", DatabaseServer(), where, down=False)
+
+
+def _of(container: Mapping[str, Any], server: DatabaseServer, where: Where) -> Notice | None:
     state, last = container.get("state") or {}, container.get("lastState") or {}
     waiting = state.get("waiting") or {}
     if waiting.get("reason") in _WAITING:
-        return _notice(_why_it_waits(waiting), server)
+        return _notice(_why_it_waits(waiting), server, where)
     ended = state.get("terminated") or last.get("terminated")
     # The kubelet writes 137 where it lost sight of a container, too (kubelet_pods.go): nobody knows
     # then how it ended.
@@ -294,16 +181,17 @@ def _of(container: Mapping[str, Any], server: DatabaseServer) -> Notice | None:
     message = ended.get("message") or ""
     if keeper := _KEEPER.findall(message):
         code, words = keeper[-1]
-        if code in _TOLD:
-            return _notice(code, server, words.split(), down=code not in ("disk-full", "half-made"))
+        if code in TOLD:
+            down = code not in ("disk-full", "half-made", "unlocked")
+            return _notice(code, server, where, words.split(), down=down)
     if ended.get("exitCode") == 0:
         return None
     if ended.get("reason") == "OOMKilled" or ended.get("exitCode") == 137:
-        return _notice("killed", server)
-    for text, code in _PRINTED:
+        return _notice("killed", server, where)
+    for text, code in PRINTED:
         if text in message:
-            return _notice(code, server)
-    return _notice("ended", server)
+            return _notice(code, server, where)
+    return _notice("ended", server, where)
 
 
 def _why_it_waits(waiting: Mapping[str, Any]) -> str:
@@ -315,15 +203,22 @@ def _why_it_waits(waiting: Mapping[str, Any]) -> str:
 
 
 def _notice(
-    code: str, server: DatabaseServer, words: list[str] | None = None, *, down: bool = True
+    code: str,
+    server: DatabaseServer,
+    where: Where,
+    words: list[str] | None = None,
+    *,
+    down: bool = True,
 ) -> Notice:
-    said, remedy = (_TOLD | _ENDED | _LATE)[code]
+    said, remedy = _OF_PODS[code]
     plain = [one if _WORD.fullmatch(one) else "?" for one in words or []]
     if code == "disk-full":
         plain = [_mebibytes(one) for one in plain]
     plain += ["?"] * (2 - len(plain))
     said = said.format(*plain)
-    return Notice(code, server.name, said, remedy.format(*plain, capacity=server.capacity), down)
+    named = where.words(server)
+    remedy = remedy.format(*plain, upgrade=server.upgrade, **named)
+    return Notice(code, server.name, said, remedy, down)
 
 
 def _mebibytes(kibibytes: str) -> str:

@@ -38,6 +38,7 @@ class Postgres(DatabaseServer):
     )
     # The server of the first initialization has a Unix socket only, so that TCP means ready.
     # Without a user name it asks for that of an account which an arbitrary uid does not have.
+    upgrade: ClassVar[str] = "jhub-safety databases upgrade --help"
     ready: ClassVar[str] = (
         "pg_isready --quiet --host 127.0.0.1 --port $JHS_PORT --username $JHS_USER"
     )

@@ -131,6 +131,8 @@ class DatabaseServer:
         """Variables that make the lab's client programs find the server."""
         return {}
 
+    #: For operators: how data of an older version comes to a newer one.
+    upgrade: ClassVar[str] = "as the server's own documentation says, after a copy of the claim"
     #: Shell: succeeds when the server answers, over TCP as the lab asks it.
     ready: ClassVar[str] = "false"
     #: Shell: prints which versions can read what this server writes, such as "17".

@@ -35,6 +35,7 @@ def _of_this_start(spawner):
     entry.update(spawner.user_options.get("entry") or {})
     spawner.databases = [entry]
     spawner.ownership = spawner.user_options.get("ownership", "auto")
+    spawner.start_timeout = spawner.user_options.get("start_timeout", spawner.start_timeout)
 
 
 c.KubeSpawner.pre_spawn_hook = _of_this_start

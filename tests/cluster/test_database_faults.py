@@ -30,6 +30,7 @@ from tests.cluster.databases import (
     POSTGRES_IMAGE,
     CommandFailed,
     LabPod,
+    database_claim,
     light_with_databases,
 )
 from tests.cluster.hubs import Hub, Setup
@@ -287,6 +288,38 @@ async def test_a_server_that_is_required_refuses_the_start_and_its_data_stays_as
         while f"jupyter-{whole.user}" in await hub.space.pods():
             await asyncio.sleep(0.2)
     assert digests(whole.volume) == before
+
+
+# Before there is a server
+
+
+async def test_a_start_has_its_own_time_after_a_servers_deadline(hub: Hub, whole: Stored):
+    """As with KubeSpawner's default of 60 s, which is also that of a server."""
+    # It takes the kubelet more than 12 s to say that there is no such image.
+    entry = {"image": "localhost/none:1", "startup_deadline": 20}
+    told = await begin(hub, whole.user, entry, start_timeout=20)
+    assert told.ready, told.page
+    check_told_everywhere(told, "pull", "cannot be had", whole.claim)
+    await hub.stop_lab(whole.user)
+
+
+async def test_a_claim_that_is_gone_gives_the_lab_and_no_new_database(hub: Hub):
+    assert (await begin(hub, "gina")).ready
+    pod = await LabPod.of(hub.space, "gina")
+    claim = await database_claim(hub.space, pod)
+    await hub.stop_lab("gina")
+    await hub.space._core.delete_namespaced_persistent_volume_claim(claim, hub.space.name)
+    await hub.space.until_gone(claim)
+
+    told = await begin(hub, "gina")
+    assert told.ready
+    check_told_everywhere(told, "volume", "its volume cannot be had", claim)
+    (line,) = told.log
+    assert f"Run: jhub-safety claims forget {claim} --user=gina" in line
+    assert claim not in await hub.space.uids()
+    spec = (await (await LabPod.of(hub.space, "gina")).read())["spec"]
+    assert [one["name"] for one in spec["containers"]] == ["notebook"]
+    await hub.stop_lab("gina")
 
 
 # What is mended by itself

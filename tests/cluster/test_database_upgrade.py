@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,8 +107,10 @@ class Site:
         return self.hub.space
 
     @asynccontextmanager
-    async def command(self, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-        """`jhub-safety databases ...` with the rights of an operator."""
+    async def command(
+        self, *arguments: str, group: Sequence[str] = ("databases",)
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
+        """`jhub-safety databases ...`, or what else, with the rights of an operator."""
         name, *rest = arguments
         where = (
             f"--config={self.hub.config}",
@@ -116,7 +118,7 @@ class Site:
             f"--db-url=sqlite:///{self.hub.database}",
         )
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "jhub_safety", "databases", name, *where, *rest),
+            *(sys.executable, "-m", "jhub_safety", *group, name, *where, *rest),
             cwd=ROOT,
             env=self.environment,
             stdin=asyncio.subprocess.DEVNULL,
@@ -130,8 +132,8 @@ class Site:
                 process.kill()
                 await process.wait()
 
-    async def run(self, *arguments: str) -> Answer:
-        async with self.command(*arguments) as process:
+    async def run(self, *arguments: str, group: Sequence[str] = ("databases",)) -> Answer:
+        async with self.command(*arguments, group=group) as process:
             async with asyncio.timeout(TIMEOUT):
                 out, err = await process.communicate()
             assert process.returncode is not None
@@ -335,11 +337,14 @@ async def test_a_lab_that_starts_meanwhile_is_held_off_and_told(site: Site):
             # The lab starts; its database does not.
             await site.hub.start_lab("emil")
             (row,) = json.loads((await site.run("list", "emil", "--json")).out)
+            found = json.loads((await site.run("doctor", "--json", group=())).out)
         finally:
             for pid in stopped:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
         assert [one["code"] for one in row["notices"]] == ["busy"]
+        troubles = [one for one in found if one["code"] == "database-trouble"]
+        assert [one["subject"] for one in troubles] == ["postgres of emil"]
         async with asyncio.timeout(TIMEOUT):
             out, err = await command.communicate()
         assert command.returncode == 0, out + err
@@ -382,6 +387,21 @@ async def test_rows_that_were_written_after_a_cut_off_upgrade_are_not_lost_by_th
     assert said.status == 0, said.err + said.out
     await site.with_image(NEW)
     assert await site.after("gus") == expected
+
+
+async def test_libraries_of_the_users_own_settings_are_not_loaded(site: Site):
+    """They would run where no policy for labs holds; without them the data is read as well."""
+    await site.with_image(OLD)
+    volume = await site.filled("lib")
+    mine = "/var/lib/jhub-safety/postgres/mine.so"
+    with (volume / "data" / "postgresql.conf").open("a") as settings:
+        for kind in ("shared", "session", "local"):
+            settings.write(f"{kind}_preload_libraries = '{mine}'\n")
+    said = await site.upgrade("lib")
+    # One that is not there ends a server, or each connection to it.
+    assert said.status == 0, said.err + said.out
+    await site.with_image(NEW)
+    assert await site.after("lib") == site.before["lib"]
 
 
 async def test_what_would_not_be_whole_is_left_as_it_is_and_the_others_go_on(site: Site):

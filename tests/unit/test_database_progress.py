@@ -18,11 +18,11 @@ from jhub_safety import databases
 from jhub_safety.cluster import events
 from jhub_safety.databases import DatabasesMixin, _WithoutThem
 from jhub_safety.errors import Doubt
-from jhub_safety.extras import ExtrasMixin, Settled
+from jhub_safety.extras import ExtrasMixin
+from jhub_safety.hubdb.records import VOLUMES
 from jhub_safety.refused import SpawnRefused
-from jhub_safety.sidecars.notice import Notice
+from jhub_safety.sidecars.notice import Notice, of_folders
 from jhub_safety.spawner import SafeKubeSpawner
-from jhub_safety.volumes.declared import ExtraVolume
 
 NAME = "jhub-safety-postgres"
 CLAIM = "postgres-ada"
@@ -36,11 +36,13 @@ class _Jump(DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
+        self.jumps = 0
 
     def select(self, timeout: float | None = None) -> Any:
         ready = super().select(0 if timeout else timeout)
         if not ready and timeout:
             self.now += timeout
+            self.jumps += 1
         return ready
 
 
@@ -231,6 +233,20 @@ def test_a_lab_waits_no_longer_than_three_seconds_for_pages(make, shown, seconds
     assert run(test()) == pytest.approx(seconds, abs=0.01)
 
 
+def test_a_hub_without_databases_looks_at_none_while_a_page_is_open(make, kube_events):
+    """1,000 pages that looked ten times a second took 9 % of a core."""
+    kube_events[:] = [(5.0, "pulling"), (5.0, "running")]
+
+    async def test():
+        spawner = make()
+        spawner.databases = []
+        page: list[tuple[float, str]] = []
+        await watch(spawner, page)
+        return page, asyncio.get_running_loop().clock.jumps
+
+    assert run(test()) == ([(5.0, "pulling"), (10.0, "running")], 2)
+
+
 @pytest.mark.parametrize("pages", [0, 1])
 def test_where_nothing_is_wrong_nobody_waits(make, pages):
     async def test():
@@ -387,6 +403,89 @@ def test_of_several_only_the_servers_that_cannot_come_are_left_out(make):
     assert run(test()) == {"postgres"}
 
 
+def giving(state: dict[str, Any], **keys: Any) -> dict[str, Any]:
+    """A status in which folders are to be given to the user."""
+    return {"initContainerStatuses": [{"name": "jhub-safety-ownership", "state": state, **keys}]}
+
+
+NO_IMAGE = {"waiting": {"reason": "ImagePullBackOff"}}
+
+
+@pytest.mark.parametrize(
+    ("entries", "state", "waited", "outcome"),
+    [
+        pytest.param([], NO_IMAGE, 29, None, id="its image may still come"),
+        pytest.param([], NO_IMAGE, 30, {"ownership"}, id="no image"),
+        pytest.param(["postgres"], NO_IMAGE, 30, {"ownership"}, id="no image, and a database"),
+        pytest.param(
+            [{"kind": "postgres", "required": True}],
+            NO_IMAGE,
+            29,
+            None,
+            id="a database is required, and it may still come",
+        ),
+        pytest.param(
+            [{"kind": "postgres", "required": True}],
+            NO_IMAGE,
+            30,
+            "database-ownership",
+            id="a database is required",
+        ),
+        pytest.param([], {"running": {}}, 900, None, id="it is at work"),
+        pytest.param([], {"terminated": {"exitCode": 0}}, 900, None, id="it is done"),
+        pytest.param([], {"terminated": {"exitCode": 128}}, 900, {"ownership"}, id="it fails"),
+        pytest.param(
+            [],
+            {"waiting": {"reason": "CrashLoopBackOff"}},
+            900,
+            {"ownership"},
+            id="it fails again and again",
+        ),
+        pytest.param([], {"waiting": {"reason": "PodInitializing"}}, 900, None, id="not its turn"),
+        pytest.param([], {}, 900, None, id="no state yet"),
+    ],
+)
+def test_when_a_start_goes_on_without_giving_folders(make, told, entries, state, waited, outcome):
+    async def test():
+        spawner = make()
+        spawner.databases = entries
+        spawner._home_claim = SimpleNamespace(name="claim-ada")
+        spawner._began = now()
+        await asyncio.sleep(waited)
+        try:
+            # As KubeSpawner asks while it waits.
+            spawner.is_pod_running({"status": {"phase": "Pending", **giving(state)}})
+        except _WithoutThem as without:
+            return set(without.names)
+        except SpawnRefused as refused:
+            safe.append("Nothing was lost" in refused.jupyterhub_message)
+            return refused.code
+        finally:
+            await asyncio.gather(*spawner._telling)
+        return None
+
+    safe: list[bool] = []
+    assert run(test()) == outcome
+    assert all(safe)
+    words = [(claim, reason) for claim, reason, _ in told.written]
+    assert words == ([] if outcome is None else [("claim-ada", "DatabaseOwnership")])
+
+
+def test_a_page_says_that_folders_were_not_given(make, kube_events, told):
+    async def test():
+        page: list[tuple[float, str]] = []
+        spawner = make()
+        spawner._take_note([of_folders(spawner._where())])
+        watching = asyncio.ensure_future(watch(spawner, page))
+        await asyncio.sleep(1)
+        watching.cancel()
+        await asyncio.gather(watching, *spawner._telling, return_exceptions=True)
+        return page
+
+    [(_, text)] = run(test())
+    assert text.startswith("Your folders: the container that gives folders to you cannot run")
+
+
 # -- a lab that runs
 
 
@@ -422,9 +521,8 @@ async def polled(spawner, monkeypatch, pods, *, ended: int | None = None, times:
     monkeypatch.setattr(ExtrasMixin, "poll", poll)
     reflector = None if pods is None else SimpleNamespace(pods=pods)
     monkeypatch.setattr(SafeKubeSpawner, "pod_reflector", reflector)
-    spawner._extras = (
-        Settled(ExtraVolume(spawner._servers()[0].claim_template, "1Gi"), CLAIM, CLAIM),
-    )
+    # As after a restart of the hub: it has settled nothing for a lab that runs.
+    spawner.load_state({VOLUMES: {spawner._servers()[0].claim_template: CLAIM}})
     answers = [await spawner.poll() for _ in range(times)]
     await asyncio.gather(*spawner._telling)
     return answers
@@ -447,6 +545,7 @@ def test_a_server_that_is_killed_in_a_running_lab_is_told_once_and_the_lab_goes_
     [(claim, reason, message)] = told.written
     assert (claim, reason) == (CLAIM, "DatabaseKilled")
     assert f"(claim {CLAIM}): it was killed" in message
+    assert message.endswith("To do: raise resources.limits.memory of the entry in databases")
     [line] = [one for one in caplog.messages if "it was killed" in one]
     assert "To do: raise resources.limits.memory of the entry in databases." in line
 

@@ -15,12 +15,20 @@ import pytest
 from click.testing import CliRunner
 from traitlets.config import Config
 
+from jhub_safety import owner as marks
 from jhub_safety.cli import cli
-from jhub_safety.cli.doctor import CHECKS, CODES, run_checks
+from jhub_safety.cli.connection import Connection
+from jhub_safety.cli.databases import servers_of_users
+from jhub_safety.cli.doctor import CHECKS, CODES, run_checks, volumes
+from jhub_safety.cluster.pods import Pod, PodsApi
 from jhub_safety.errors import Doubt
 from jhub_safety.finding import Finding, Severity
 from jhub_safety.hub import checking
+from jhub_safety.hubconfig import understand
+from jhub_safety.owner import Owner
+from jhub_safety.sidecars.server import parse_servers
 from jhub_safety.spawner import SafeKubeSpawner
+from tests.unit.given import claim
 
 PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
 BAD = Finding(Severity.ERROR, "class-unknown", "[red]\x1b[2Jfast", "is not there", "kubectl x")
@@ -104,7 +112,14 @@ def test_the_page_has_a_line_for_each_code():
 
 def test_each_check_is_asked():
     names = [check.__name__ for check in CHECKS]
-    assert names == ["storage_classes", "volumes", "folders", "containers", "database"]
+    assert names == [
+        "storage_classes",
+        "volumes",
+        "folders",
+        "containers",
+        "servers_of_users",
+        "database",
+    ]
 
 
 USERS, SHARED = {"subPath": "{username}"}, {"subPath": "_shared"}
@@ -142,6 +157,79 @@ def test_homes_on_one_claim(settings, mounts, expected):
     config = Config({"SafeKubeSpawner": settings, "KubeSpawner": {"volume_mounts": mounts}})
     found = checking.look_at_folders(SafeKubeSpawner, config)
     assert [f"{one.severity} {one.code} {one.subject}" for one in found] == expected
+
+
+class Listed:
+    """Claims, listed as the API server does it."""
+
+    namespace = "jhub"
+
+    def __init__(self, *claims):
+        self._claims = claims
+
+    async def list(self, selector=""):
+        return {one.name: one for one in self._claims if not selector or selector in one.labels}
+
+
+async def test_a_claim_that_was_adopted_without_the_right_to_patch_is_looked_at():
+    """With the chart's Role 2i2c's claims never get a label of ours."""
+    adopted = claim(
+        "postgres-erin-40school-2eedu",
+        {marks.KUBESPAWNER_USER: "erin@school.edu"},
+        {"component": "extra-pvc"},
+        storage_class="slow",
+    )
+    entry = {"name": "postgres-{username}", "class": "fast", "capacity": "1Gi"}
+    config = Config({"SafeKubeSpawner": {"hub_name": "hub", "extra_pvcs": [entry]}})
+    connection = Connection(None, understand(config, "jhub"), Listed(adopted), None)
+    (found,) = await volumes(connection)
+    assert (found.code, found.subject) == ("volume-differs", "postgres-{username}")
+    assert adopted.name in found.story
+
+
+STATUS = {
+    "initContainerStatuses": [
+        {
+            "name": "jhub-safety-postgres",
+            "state": {"running": {"startedAt": "2026-11-21T18:00:01Z"}},
+            "lastState": {"terminated": {"exitCode": 1, "message": "jhub-safety version 15 17\n"}},
+        }
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("entries", "status", "wanted"),
+    [
+        pytest.param(["postgres"], STATUS, ["database-trouble"], id="another version"),
+        pytest.param(["postgres"], {}, [], id="nothing wrong"),
+        pytest.param([], STATUS, [], id="a hub without databases"),
+    ],
+)
+async def test_what_labs_say_of_their_databases_is_told(monkeypatch, entries, status, wanted):
+    config = Config({"SafeKubeSpawner": {"hub_name": "hub", "databases": entries}})
+    hub = understand(config, "jhub")
+    server = parse_servers(["postgres"])[0]
+    owner = Owner("hub", "o'hara", "gpu")
+    written = {**owner.annotations("extra"), marks.VOLUME: server.claim_template}
+    theirs = claim("postgres-ohara", written, owner.labels())
+
+    async def labs(_, selector):
+        assert selector == "jhub-safety/databases=true"
+        return (Pod("jupyter-ohara", "uid-1", claims=("postgres-ohara",), status=status),)
+
+    monkeypatch.setattr(PodsApi, "list", labs)
+    cluster = SimpleNamespace(api=None)
+    connection = Connection(cluster, hub, Listed(theirs), None)
+    monkeypatch.setattr(Connection, "records", lambda _: None)
+    found = await servers_of_users(connection)
+    assert [one.code for one in found] == wanted
+    for one in found:
+        assert one.severity is Severity.WARNING
+        assert one.subject == "postgres of o'hara/gpu"
+        assert "claim postgres-ohara: its data was written by version 15" in one.story
+        assert "untouched" in one.story
+        assert one.command == "jhub-safety databases list 'o'\"'\"'hara'"
 
 
 # -- at hub start

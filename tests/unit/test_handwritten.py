@@ -43,6 +43,35 @@ def postgres(**more):
             id="an image by digest",
         ),
         pytest.param(
+            postgres(image="postgres:18", volumeMounts=ABOVE), [], id="18, as its image wants it"
+        ),
+        pytest.param(
+            postgres(image="docker.io/library/postgres:18.1-bookworm", volumeMounts=MOUNT),
+            ["recipe-no-volume"],
+            id="18, mounted where 17 had its data",
+        ),
+        pytest.param(
+            postgres(image="postgres:19", volumeMounts=[{"mountPath": "/var/lib"}]),
+            ["recipe-hidden-volume"],
+            id="19, mounted above the image's",
+        ),
+        pytest.param(
+            postgres(
+                image="postgres:18",
+                volumeMounts=MOUNT,
+                env=[{"name": "PGDATA", "value": "/var/lib/postgresql/data/pg"}],
+            ),
+            [],
+            id="18, with a data folder of its own",
+        ),
+        pytest.param(postgres(image="postgres", volumeMounts=MOUNT), [], id="no tag, as 17"),
+        pytest.param(postgres(image="postgres:latest", volumeMounts=ABOVE), [], id="latest, as 18"),
+        pytest.param(
+            postgres(image="postgres:alpine", volumeMounts=ELSEWHERE),
+            ["recipe-no-volume"],
+            id="no number, and wrong for all",
+        ),
+        pytest.param(
             {
                 "name": "m",
                 "image": "mysql:8.4",

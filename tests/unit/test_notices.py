@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jhub_safety.sidecars import notice as module
-from jhub_safety.sidecars.notice import CODES, Notice, notices, unborn
+from jhub_safety.sidecars.notice import CODES, Notice, Where, notices, unborn
 from jhub_safety.sidecars.server import parse_servers
 
 NAME = "jhub-safety-postgres"
@@ -19,6 +19,8 @@ SERVERS = {
     one.container: one
     for one in parse_servers(["postgres", {"kind": "mariadb", "capacity": "3Gi"}])
 }
+
+WHERE = Where("jhub", "jupyter-ada", {"postgres": "postgres-ada", "mariadb": "mariadb-ada"})
 
 
 def container(name=NAME, **keys):
@@ -64,7 +66,7 @@ def waits(reason, message="..."):
 
 
 def of(*containers) -> list[Notice]:
-    return notices({"initContainerStatuses": list(containers)}, SERVERS)
+    return notices({"initContainerStatuses": list(containers)}, SERVERS, WHERE)
 
 
 def codes(*containers) -> list[str]:
@@ -98,6 +100,8 @@ def codes(*containers) -> list[str]:
         pytest.param(before("jhub-safety no-volume\n"), ["no-volume"], id="no volume"),
         pytest.param(before("jhub-safety busy\n"), ["busy"], id="in use by another pod"),
         pytest.param(before("jhub-safety link\n"), ["link"], id="a link"),
+        pytest.param(before("jhub-safety no-lock\n"), ["no-lock"], id="no lock"),
+        pytest.param(before("jhub-safety unlocked\n"), ["unlocked"], id="goes on without a lock"),
         pytest.param(
             container(state={"terminated": ended("jhub-safety version 15 17\n")}),
             ["version"],
@@ -305,13 +309,60 @@ def test_the_words_hold_numbers_and_what_to_do():
     assert "capacity (1Gi)" in told.remedy
 
 
-@pytest.mark.parametrize("code", sorted(CODES))
+@pytest.mark.parametrize("code", sorted(module._OF_PODS))
 def test_every_notice_fills_its_gaps(code):
     server = SERVERS[NAME]
-    told = module._notice(code, server, ["15", "17"])
+    told = module._notice(code, server, WHERE, ["15", "17"])
     for text in (told.said, told.remedy):
         assert not re.search(r"\{[0-9a-z]*\}", text.replace("{user_server}", ""))
+        assert not re.search(r"\b(NAMESPACE|POD|CLAIM)\b", text)
         assert not text.endswith(".")
+
+
+@pytest.mark.parametrize("code", sorted(module._OF_PODS))
+def test_every_notice_says_that_the_data_is_safe(code):
+    said = module._notice(code, SERVERS[NAME], WHERE, ["15", "17"]).said.lower()
+    safe = r"untouched|nothing|left as|kept beside|no new one|reserve has been given"
+    assert re.search(safe, said), said
+
+
+@pytest.mark.parametrize(
+    ("code", "wanted"),
+    [
+        pytest.param(
+            "ended", "kubectl -n jhub logs jupyter-ada -c jhub-safety-postgres --previous"
+        ),
+        pytest.param("late", "kubectl -n jhub logs jupyter-ada -c jhub-safety-postgres"),
+        pytest.param("container", "kubectl -n jhub describe pod jupyter-ada"),
+        pytest.param("pull", "kubectl -n jhub describe pod jupyter-ada"),
+        pytest.param("full", "kubectl -n jhub get pvc postgres-ada"),
+        pytest.param("disk-full", "kubectl -n jhub get pvc postgres-ada"),
+        pytest.param("version", "jhub-safety databases upgrade --help"),
+    ],
+)
+def test_an_operators_sentence_ends_with_a_command_that_can_be_run(code, wanted):
+    remedy = module._notice(code, SERVERS[NAME], WHERE, ["15", "17"]).remedy
+    assert remedy.endswith(wanted)
+
+
+def test_of_a_refused_claim_the_operator_reads_what_the_refusal_says():
+    why = "claim {x} is gone: data was here. Nothing was created or deleted. Run: jhub-safety ..."
+    told = module.of_claim(SERVERS[LATER], why)
+    assert (told.code, told.database, told.remedy, told.down) == ("volume", "mariadb", why, True)
+    assert "Nothing was lost" in told.said
+    assert told.code in CODES
+
+
+def test_data_of_mariadb_is_not_sent_to_a_command_that_refuses_it():
+    remedy = module._notice("version", SERVERS[LATER], WHERE, ["10", "11"]).remedy
+    assert remedy.endswith("see docs: Database upgrades, MySQL and MariaDB")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x; rm -rf /", "`id`", "é", "-n", "A" * 300])
+def test_a_name_that_no_object_can_have_is_in_no_command(name):
+    where = Where(name, name, {"postgres": name})
+    remedy = module._notice("ended", SERVERS[NAME], where).remedy
+    assert remedy.endswith("kubectl -n NAMESPACE logs POD -c jhub-safety-postgres --previous")
 
 
 # -- what comes out of the container is hostile
@@ -353,11 +404,14 @@ def shown(message) -> str:
 def harmless(message) -> None:
     """Whatever was written, what is shown is one of our sentences with plain words in it."""
     [told] = of(before(message))
-    plain = r"(\?|([a-z]+-)?[0-9.]{1,31}( MiB)?|[13]Gi)"
-    said, remedy = (module._TOLD | module._ENDED | module._LATE)[told.code]
+    plain = r"(\?|([a-z]+-)?[0-9.]{1,31}( MiB)?)"
+    server = SERVERS[NAME]
+    ours = WHERE.words(server) | {"upgrade": server.upgrade}
+    said, remedy = module._OF_PODS[told.code]
     for text, template in ((told.said, said), (told.remedy, remedy)):
         pattern = "".join(
-            re.escape(literal) + ("" if gap is None else plain)
+            re.escape(literal)
+            + ("" if gap is None else re.escape(ours[gap]) if gap in ours else plain)
             for literal, gap, _, _ in Formatter().parse(template)
         )
         assert re.fullmatch(pattern, text)
