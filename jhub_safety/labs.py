@@ -23,13 +23,13 @@ from jupyterhub.utils import make_ssl_context, url_path_join
 from kubernetes_asyncio.client import ApiException
 
 from jhub_safety import owner as marks
-from jhub_safety.cluster import landmark
 from jhub_safety.cluster.labs import Lab, LabsApi
 from jhub_safety.errors import Conflict, Doubt
 from jhub_safety.homes import HomesMixin
 from jhub_safety.owner import label_value
 from jhub_safety.reflection import is_dead, is_fresh, is_loaded, watched
 from jhub_safety.sessions.absence import Absences
+from jhub_safety.sessions.place import Places
 from jhub_safety.sessions.presence import Presence, Sighting, ending, look
 
 #: Seconds between two tries while the cluster or a lab does not answer: at first, at most.
@@ -43,7 +43,8 @@ class LabsMixin(HomesMixin):
 
     #: Shared by all sessions of this hub process.
     absences: ClassVar[Absences] = Absences()
-    #: How many sessions the hub has now; set by hub.py.
+    places: ClassVar[Places] = Places()
+    #: How many sessions the hub has now; set by the hub package.
     count_sessions: ClassVar[Callable[[], int] | None] = None
 
     #: Set by the hub package: what JupyterHub would leave behind of a lab that is gone.
@@ -174,21 +175,15 @@ class LabsMixin(HomesMixin):
         )
 
     async def _place_is_proven(self) -> bool:
-        """Whether namespace and cluster are where this session began.
-
-        By the hub's mark, whose uid was saved at the start. A session from before this library
-        has none saved: then by the user's claim on record, or the mark alone.
-
-        Raises:
-            Doubt: that could not be found out.
-        """
-        uid = await self._landmark_uid(landmark.PLACE)
-        if self._saved_place is not None:
-            # A claim of the same name exists in a staging cluster, too.
-            return uid == self._saved_place
-        if self._pvc_exists and await self._claims_api().read(self.pvc_name) is not None:
-            return True
-        return uid is not None
+        """Whether namespace and cluster are where this session began. Raises Doubt."""
+        return await self.places.proven(
+            self.api,
+            self._safety_hub(),
+            self._claims_api(),
+            place=self._saved_place,
+            claim=self.pvc_name if self._pvc_exists else None,
+            timeout=self.claim_request_timeout,
+        )
 
     async def poll(self) -> int | None:
         """None while the lab runs or nobody can tell; a number only on the cluster's own word."""
@@ -196,7 +191,8 @@ class LabsMixin(HomesMixin):
             # user.spawn stops what it could not start. This start made no lab; one that runs
             # under that name is none of the hub's sessions, and not its to delete.
             return 1
-        if self.leave_lab:
+        if self.leave_lab and self.pending:
+            # While it is being ended, that is: a check that was given up may end well all the same.
             return 1
         if self.sessions != "enforce":
             return await self._poll_observed()

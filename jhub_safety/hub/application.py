@@ -20,7 +20,8 @@ from sqlalchemy import event
 
 from jhub_safety.checked import check_section, check_settings, safe_class
 from jhub_safety.homes import HomesMixin
-from jhub_safety.hub import checking, guarding, reconciling, snapshots
+from jhub_safety.hub import checking, dbchecking, guarding, reconciling, snapshots
+from jhub_safety.hub.counting import session_count
 from jhub_safety.hub.running import drop_tokens
 from jhub_safety.hubdb.backup import DatabaseBackup
 from jhub_safety.hubdb.guard import DatabaseGuard
@@ -51,6 +52,7 @@ def _before_database(app: JupyterHub) -> None:
     on_kubernetes = issubclass(spawner_class, KubeSpawner)
     guard = guarding.wire(app, spawner_class if on_kubernetes else None)
     snapshots.wire(app, guard.hub.hub_name, guard.hub.journal)
+    dbchecking.wire(app)
     guard.before_database()
     snapshots.before_upgrade(app, guard.hub.hub_name, guard.hub.journal)
 
@@ -83,7 +85,7 @@ def finish(app: JupyterHub) -> None:
         app.spawner_class = safe
     check_settings(safe, app.config)
     follow_renamed_users(app)
-    LabsMixin.count_sessions = staticmethod(lambda: int(app.users.count_active_users()["active"]))
+    LabsMixin.count_sessions = staticmethod(session_count(app))
     LabsMixin.on_gone = staticmethod(
         lambda spawner: drop_tokens(app.db, spawner.user, spawner.name)
     )
@@ -113,7 +115,7 @@ def _uncount_failure(app: JupyterHub) -> None:
 
 
 def follow_renamed_users(app: JupyterHub) -> None:
-    """Let homes follow users whom an administrator renames (PATCH /users/NAME).
+    """Let homes and extra volumes follow users whom an administrator renames (PATCH /users/NAME).
 
     JupyterHub tells no spawner of it (apihandlers/users.py:394, 6.1.1), so the row itself is
     watched. The former name goes into the servers' state, in the same transaction; the claims
@@ -130,7 +132,9 @@ def follow_renamed_users(app: JupyterHub) -> None:
             _tasks.add(task)
             task.add_done_callback(_tasks.discard)
 
-    event.listen(orm.User.name, "set", renamed)
+    # With the former name read when it is not in memory: after a rollback (any error of the
+    # database, anywhere in the hub) it is not, and the rename passed unseen.
+    event.listen(orm.User.name, "set", renamed, active_history=True)
 
 
 #: asyncio keeps only weak references to tasks.
@@ -147,8 +151,8 @@ async def _hand_over(app: JupyterHub, user_id: int, servers: list[str], old: str
                 await spawner.user_renamed(old, new)
         except Exception as error:  # noqa: BLE001 - the next start does it again
             app.log.warning(
-                "The home of %s still carries the former name %s: %s. Nothing was lost; it is "
-                "annotated at the next start.",
+                "Not every claim of %s carries the new name instead of %s: %s. Nothing was lost, "
+                "and nobody else gets them; they are annotated at the next start.",
                 new,
                 old,
                 error,

@@ -16,6 +16,7 @@ from traitlets.utils.importstring import import_item
 from jhub_safety import __version__
 from jhub_safety.cluster.notes import Note
 from jhub_safety.control import ControlSocket, socket_path
+from jhub_safety.hub.counting import session_count
 from jhub_safety.hub.running import RunningHub
 from jhub_safety.journal import Journal
 from jhub_safety.labs import LabsMixin
@@ -87,7 +88,7 @@ class Watch:
                 cls(absences=LabsMixin.absences, config=self._app.config, log=self._app.log),
             )
         app = self._app
-        made: Inventory = cls(
+        made: KubernetesInventory = cls(
             self._api(),
             self.hub_name,
             self.namespace,
@@ -95,10 +96,11 @@ class Watch:
             everywhere=bool(self._setting("enable_user_namespaces", False)),
             absences=LabsMixin.absences,
             timeout=self.reconciler.inventory_timeout,
-            count=lambda: int(app.users.count_active_users()["active"]),
+            count=session_count(app),
             config=app.config,
             log=app.log,
         )
+        made.places = LabsMixin.places
         return made
 
     async def begin(self) -> None:

@@ -15,10 +15,12 @@ from jupyterhub.app import JupyterHub
 from jupyterhub.user import User
 from jupyterhub.utils import maybe_future, url_escape_path, url_path_join
 from sqlalchemy import Engine, make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from jhub_safety.errors import Conflict
+from jhub_safety.hub.abandoned import abandon
+from jhub_safety.hub.logins import log_out
 from jhub_safety.hub.relink import relink
-from jhub_safety.hubdb.logout import logout
 from jhub_safety.sessions import records
 from jhub_safety.sessions.inventory import Inventory
 from jhub_safety.sessions.model import LabIdentity, Live, Server, Session
@@ -57,20 +59,24 @@ class RunningHub:
 
     async def _sessions_in_memory(self) -> tuple[Session, ...]:
         # Nobody else can open it. Its own connection, in small steps; the hub commits before it
-        # awaits anything, so nothing is rolled back here.
+        # awaits anything, so nothing is rolled back here. A commit closes the connection that its
+        # session gave out before ("This Connection is closed", from 1,000 sessions on).
         found: list[Session] = []
         for step in records.steps(
-            self._app.db.connection(), self._inventory.lab_of, self._known, end=False
+            lambda: self._database().connection(),
+            self._inventory.lab_of,
+            self._known,
+            end=False,
         ):
             found += step
             await asyncio.sleep(0)
         return tuple(found)
 
     async def session(self, server: Server) -> Session | None:
-        return records.read_one(self._app.db.connection(), server, self._inventory.lab_of)
+        return records.read_one(self._database().connection(), server, self._inventory.lab_of)
 
     async def known_users(self, names: Collection[str]) -> frozenset[str]:
-        return records.known_users(self._app.db.connection(), names)
+        return records.known_users(self._database().connection(), names)
 
     async def live(self) -> Mapping[Server, Live]:
         found: dict[Server, Live] = {}
@@ -98,8 +104,16 @@ class RunningHub:
             if "user" in route["data"]
         }
 
+    def _database(self) -> Any:
+        """The hub's own session, such that it can be used."""
+        if not self._app.db.is_active:
+            # Somebody's commit failed. Without this nothing else can be read ("This Session's
+            # transaction has been rolled back", PendingRollbackError), for the rest of a pass.
+            self._app.db.rollback()
+        return self._app.db
+
     def _user(self, name: str) -> User | None:
-        found = orm.User.find(self._app.db, name)
+        found = orm.User.find(self._database(), name)
         return None if found is None else self._app.users[found]
 
     def _spawner(self, server: Server) -> Any:
@@ -111,18 +125,38 @@ class RunningHub:
 
     async def clear(self, session: Session, why: str, *, ended: bool = False) -> None:
         # The spawner's own poll clears away a lab that has ended, as its settings say.
-        await self._end(session.server, why, leave_lab=not ended)
+        await self._end(session, why, leave_lab=not ended)
 
     async def stop(self, session: Session, why: str) -> None:
-        await self._end(session.server, why, leave_lab=False)
+        await self._end(session, why, leave_lab=False)
 
-    async def _end(self, server: Server, why: str, *, leave_lab: bool) -> None:
-        """As ``stop_single_user`` does it (handlers/base.py:1403, 6.1.1), without a request."""
+    async def _whose(self, session: Session) -> Any:
+        """The spawner of this very session; None when it has ended.
+
+        Raises:
+            Conflict: its server has another session by now. The look at its lab takes up to three
+                requests of 30 s, and a user who started anew meanwhile lost that server.
+        """
+        server = session.server
         user = self._user(server.user)
         if user is None or server.name not in user.orm_spawners:
-            return
+            return None
         spawner = user.spawners[server.name]
-        if spawner.server is None:
+        now = await self.session(server)
+        if spawner.server is None or now is None:
+            return None
+        if (now.lab, now.namespace, now.started) != (
+            session.lab,
+            session.namespace,
+            session.started,
+        ):
+            raise Conflict(f"{server} was started anew meanwhile; that session was left alone")
+        return spawner
+
+    async def _end(self, session: Session, why: str, *, leave_lab: bool) -> None:
+        """As ``stop_single_user`` does it (handlers/base.py:1403, 6.1.1), without a request."""
+        spawner = await self._whose(session)
+        if spawner is None:
             return
         if spawner.pending == "check" and not leave_lab and isinstance(spawner, StartsMixin):
             # The hub's own check then goes on to stop it, cleanly.
@@ -133,24 +167,31 @@ class RunningHub:
                     raise Conflict(f"{spawner._log_name} is still being stopped")
             finally:
                 spawner.given_up.clear()
-            if spawner.server is None:
+            spawner = await self._whose(session)
+            if spawner is None:
                 return
             # The check came to its end just now, or it was a relink's: it is ended as any other.
         if spawner.pending:
             raise Conflict(f"{spawner._log_name} is pending {spawner.pending}")
+        await self._end_now(spawner, session.server, why, leave_lab=leave_lab)
+
+    async def _end_now(self, spawner: Any, server: Server, why: str, *, leave_lab: bool) -> None:
+        user = spawner.user
         self._app.log.warning("Ending the session of %s: %s", server, why)
-        # Before anything is awaited: nobody starts or stops it meanwhile, nor does a poll that
-        # finds the lab gone, which stopped the session a second time (spawner.py:1784).
-        spawner._stop_pending = True
-        spawner.stop_polling()
-        callbacks, spawner._callbacks = spawner._callbacks, []
-        if isinstance(spawner, StartsMixin):
-            spawner.leave_lab = leave_lab
-            spawner.ended = why
-        # First of all, so that a hub that is killed half-way still tells the user.
-        spawner.orm_spawner.state = {**(spawner.orm_spawner.state or {}), records.ENDED: why}
-        self._app.db.commit()
+        callbacks = spawner._callbacks
+        told = spawner.ended if isinstance(spawner, StartsMixin) else ""
         try:
+            # Before anything is awaited: nobody starts or stops it meanwhile, nor does a poll that
+            # finds the lab gone, which stopped the session a second time (spawner.py:1784).
+            spawner._stop_pending = True
+            spawner.stop_polling()
+            spawner._callbacks = []
+            if isinstance(spawner, StartsMixin):
+                spawner.leave_lab = leave_lab
+                spawner.ended = why
+            # First of all, so that a hub that is killed half-way still tells the user.
+            spawner.orm_spawner.state = {**(spawner.orm_spawner.state or {}), records.ENDED: why}
+            self._app.db.commit()
             await self._app.proxy.delete_user(user, server.name)
             if leave_lab:
                 # The row goes last: a hub that is killed in between does it all again.
@@ -158,12 +199,18 @@ class RunningHub:
             if user.spawners.get(server.name) is spawner:
                 await user.stop(server.name)
                 drop_tokens(self._app.db, user, server.name)
-        except BaseException:
-            if spawner.server is not None:
+        except BaseException as error:
+            if isinstance(error, SQLAlchemyError):
+                # It is locked, its disk is full: what was not written is not so.
+                self._app.db.rollback()
+            if _has_session(spawner):
+                spawner.ended = told
                 spawner._callbacks = callbacks
                 spawner.start_polling()
             raise
         finally:
+            # user.stop leaves it set when it cannot write. JupyterHub then answers "pending stop"
+            # to whoever wants to start or stop that server, until it is restarted.
             spawner._stop_pending = False
             # When it failed (the proxy did not answer), polls look at the cluster again.
             spawner.leave_lab = False
@@ -185,9 +232,23 @@ class RunningHub:
             spawner.leave_lab = pending == "check"
             spawner.given_up.set()
             if await self._lets_go(spawner):
-                return f"done: pending {pending} was given up"
+                if not self._goes_on(server, spawner):
+                    return f"done: pending {pending} was given up"
+                # Left as it was, its next poll ended the session without a word, and its lab was
+                # an orphan; its next stop had no time.
+                spawner.leave_lab = False
+                spawner.given_up.clear()
+                return f"unchanged: pending {pending} ended well just then, and the server runs"
         await self._abandon(server, spawner)
         return f"done: pending {pending} did not end by itself, and was taken off the hub's memory"
+
+    def _goes_on(self, server: Server, spawner: Any) -> bool:
+        user = self._user(server.user)
+        return (
+            user is not None
+            and user.spawners.get(server.name) is spawner
+            and spawner.server is not None
+        )
 
     async def _lets_go(self, spawner: Any) -> bool:
         """What was given up goes over into a stop; that is waited for as well."""
@@ -224,7 +285,10 @@ class RunningHub:
         drop_tokens(self._app.db, user, server.name)
         for flag in _FLAGS:
             setattr(spawner, flag, False)
-        spawner._spawn_future = spawner._stop_future = None
+        if isinstance(spawner, StartsMixin):
+            # Nor are the tokens of whoever is called so then its to delete (run_post_stop_hook).
+            spawner.leave_lab = True
+        abandon(spawner)
         # The next one who asks gets a fresh one, made of the row.
         user.spawners.pop(server.name, None)
 
@@ -244,14 +308,7 @@ class RunningHub:
         Raises:
             Doubt: there is no such user.
         """
-        db = self._app.db
-        try:
-            done = logout(db.connection(), user)
-            db.commit()
-        finally:
-            db.rollback()
-            # What the hub has in memory of users is from before.
-            db.expire_all()
+        done = log_out(self._database(), user)
         return {"users": done.users, "tokens": done.tokens}
 
     async def check_routes(self) -> None:
@@ -275,6 +332,14 @@ class RunningHub:
         await maybe_future(self._app.authenticator.delete_user(user))
         await user.delete_spawners()
         self._app.users.delete(user)
+
+
+def _has_session(spawner: Any) -> bool:
+    try:
+        return spawner.server is not None
+    except SQLAlchemyError:
+        # Nobody can tell: it is watched on.
+        return True
 
 
 async def _cancelled(*futures: asyncio.Future[Any] | None) -> None:

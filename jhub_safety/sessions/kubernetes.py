@@ -12,7 +12,7 @@ from typing import Any
 from kubernetes_asyncio import client as kube
 
 from jhub_safety import owner as marks
-from jhub_safety.cluster import labtable, landmark
+from jhub_safety.cluster import labtable
 from jhub_safety.cluster.claims import ClaimsApi
 from jhub_safety.cluster.labs import Lab as Pod
 from jhub_safety.cluster.labs import LabsApi
@@ -21,6 +21,7 @@ from jhub_safety.errors import Conflict, Doubt
 from jhub_safety.sessions.absence import Absences
 from jhub_safety.sessions.inventory import Inventory
 from jhub_safety.sessions.model import Lab, LabIdentity, LabState, Listing, Server, Session
+from jhub_safety.sessions.place import Places
 from jhub_safety.sessions.presence import Sighting, look
 
 #: Labs whose metadata is read at the same time.
@@ -119,6 +120,8 @@ class KubernetesInventory(Inventory):
         self._home = namespace
         self._selector = f"component={component}"
         self._count = count
+        #: The hub gives its own here, which its polls ask as well; who asks alone asks anew.
+        self.places = Places(keep=0.0)
         self._timeout = timeout
         #: By their rows of the latest listing.
         self._labs: dict[labtable.Row, tuple[Lab]] = {}
@@ -161,16 +164,14 @@ class KubernetesInventory(Inventory):
         )
 
     async def _place_is_proven(self, session: Session) -> bool:
-        """As at a poll (labs.py): by the mark's uid on record, else by the claim or the mark."""
-        uid = await landmark.uid(
-            self._api, session.namespace, self._hub, landmark.PLACE, timeout=self._timeout
+        return await self.places.proven(
+            self._api,
+            self._hub,
+            ClaimsApi(self._api, session.namespace, timeout=self._timeout),
+            place=session.place,
+            claim=session.claim,
+            timeout=self._timeout,
         )
-        if session.place is not None:
-            return uid == session.place
-        claims = ClaimsApi(self._api, session.namespace, timeout=self._timeout)
-        if session.claim is not None and await claims.read(session.claim) is not None:
-            return True
-        return uid is not None
 
     async def identify(self, labs: Collection[Lab]) -> Mapping[tuple[str, str], LabIdentity]:
         seen = {lab.name: lab for lab in labs}

@@ -90,8 +90,8 @@ class SessionReconciler(LoggingConfigurable):  # type: ignore[misc]
         again while it goes on running. ``delete``: delete it ``orphan_age`` seconds after it was
         first seen without a session.
 
-        Danger: ``delete`` ends labs that may hold unsaved work, and after a lost hub database
-        every lab is an orphan.
+        Danger: ``delete`` ends labs that may hold unsaved work; where a lost hub database was not
+        made again (``DatabaseGuard.on_loss``), every lab is an orphan.
 
         .. versionadded:: 0.1
         """,

@@ -87,7 +87,7 @@ Known = dict[Any, Session]
 
 
 def steps(
-    connection: Connection,
+    connection: Connection | Callable[[], Connection],
     lab_of: LabOf,
     known: Known | None = None,
     *,
@@ -96,6 +96,7 @@ def steps(
 ) -> Iterator[list[Session]]:
     """Sessions of running servers, *step* rows at a time; each step is a statement of its own.
 
+    *connection*: or what gives one for each step, where the last one may be closed by then.
     *known*: from the pass before; holds those of this one afterwards. *end*: also a transaction
     of its own, so that nothing is held between two steps.
     """
@@ -104,11 +105,12 @@ def steps(
         known.clear()
     last = 0
     while True:
-        rows = connection.execute(_ACTIVE.where(_SPAWNERS.c.id > last).limit(step))
+        current = connection() if callable(connection) else connection
+        rows = current.execute(_ACTIVE.where(_SPAWNERS.c.id > last).limit(step))
         # Comparing SQLAlchemy's own rows costs as much as reading them.
         found = [*map(tuple, rows.all())]
         if end:
-            connection.rollback()
+            current.rollback()
         made = [former.get(row) or _session(row, lab_of) for row in found]
         if known is not None:
             known.update(zip(found, made, strict=True))
@@ -173,10 +175,11 @@ def read(source: str | Engine, lab_of: LabOf, known: Known | None = None) -> tup
         raise Doubt(f"the hub's database cannot be read: {type(error).__name__}") from error
 
 
-def check(url: str) -> None:
+def check(url: str, connect_args: Mapping[str, Any] | None = None) -> None:
     """Raises Doubt when there is no hub's database at *url*; none is made. Blocking."""
     try:
-        made = create_engine(_read_only(make_url(url)), poolclass=NullPool)
+        arguments = dict(connect_args or {})
+        made = create_engine(_read_only(make_url(url)), poolclass=NullPool, connect_args=arguments)
         try:
             with made.connect() as connection:
                 connection.execute(_ACTIVE.limit(1)).all()

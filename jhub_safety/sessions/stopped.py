@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
@@ -20,16 +20,18 @@ from jhub_safety.sessions.presence import Presence
 
 
 @contextmanager
-def database_of(url: str) -> Iterator[Database]:
-    """One transaction on a hub's database.
+def database_of(url: str, connect_args: Mapping[str, Any] | None = None) -> Iterator[Database]:
+    """One transaction on a hub's database. *connect_args*: as in ``JupyterHub.db_kwargs``.
 
     Raises:
         Doubt: the database cannot be used.
     """
     # JupyterHub makes a whole database where there is none; a hub would start on the empty one.
-    records.check(url)
+    records.check(url, connect_args)
+    # None of one's own where none are given: JupyterHub has some for SQLite.
+    more = {"connect_args": dict(connect_args)} if connect_args else {}
     try:
-        made = orm.new_session_factory(url)()
+        made = orm.new_session_factory(url, **more)()
         try:
             yield made
             made.commit()
@@ -44,15 +46,22 @@ class StoppedHub:
     """Implements :class:`~jhub_safety.sessions.hub.Hub` without a hub.
 
     Whoever makes one has made sure that no hub runs on this database. Routes are left to the
-    hub: it removes dead ones when it starts.
+    hub: it removes dead ones when it starts. *forgotten* is called after a user's row has gone.
     """
 
-    def __init__(self, url: str, inventory: Inventory) -> None:
+    def __init__(
+        self,
+        url: str,
+        inventory: Inventory,
+        connect_args: Mapping[str, Any] | None = None,
+        forgotten: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._url, self._inventory = url, inventory
+        self._connect_args, self._forgotten = connect_args, forgotten
 
     async def _run(self, work: Callable[[Database], Any]) -> Any:
         def run() -> Any:
-            with database_of(self._url) as database:
+            with database_of(self._url, self._connect_args) as database:
                 return work(database)
 
         return await asyncio.to_thread(run)
@@ -104,15 +113,17 @@ class StoppedHub:
         return "unchanged: no hub runs, so nothing is pending"
 
     async def forget_user(self, name: str) -> None:
-        def forget(database: Database) -> None:
+        def forget(database: Database) -> bool:
             user = orm.User.find(database, name)
             if user is None:
-                return
+                return False
             if any(spawner.server for spawner in user.orm_spawners.values()):
                 raise Conflict(f"{name} still has a running server")
             database.delete(user)
+            return True
 
-        await self._run(forget)
+        if await self._run(forget) and self._forgotten is not None:
+            await self._forgotten()
 
 
 def clear(database: Database, server: Server, why: str) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from jhub_safety.cluster.claims import Claim
+from jhub_safety.errors import Doubt
 from jhub_safety.metrics import CLAIM_LISTS
 from jhub_safety.volumes.index import ClaimIndex
 
@@ -58,7 +59,13 @@ class SharedListing:
                 self._flight = asyncio.create_task(self._list())
                 # Whoever waits gets the error; when nobody waits any more it is nobody's.
                 self._flight.add_done_callback(lambda task: task.cancelled() or task.exception())
-            index = await asyncio.shield(self._flight)
+            # Not by shield(): from Python 3.14 on that logs an error which the others were told,
+            # when one of them was cancelled.
+            flight = self._flight
+            await asyncio.wait({flight})
+            if flight.cancelled():
+                raise Doubt("listing the claims was not finished")
+            index = flight.result()
             if since is None:
                 return index
         return self._index

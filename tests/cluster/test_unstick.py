@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 import pytest_asyncio
 
@@ -116,10 +114,13 @@ hanging = Path({folder!r})
 async def hang(spawner):
     if spawner.user.name == "grace" and not (hanging / "begun").exists():
         (hanging / "begun").touch()
-        while not (hanging / "fail").exists():
-            await asyncio.sleep(0.1)
-        (hanging / "failed").touch()
-        raise RuntimeError("at last")
+        try:
+            while not (hanging / "fail").exists():
+                await asyncio.sleep(0.1)
+            (hanging / "failed").touch()
+            raise RuntimeError("at last")
+        finally:
+            (hanging / "looked").touch()
 
 c.Spawner.pre_spawn_hook = hang
 """
@@ -147,8 +148,12 @@ async def test_what_was_given_up_never_touches_what_is_started_after_it(
         labs = await space.pods()
         assert list(labs) == ["jupyter-grace"]
         (tmp_path / "fail").touch()
-        # Longer than the hook needs to see it.
-        await asyncio.sleep(2)
+
+        async def looked() -> bool:
+            return (tmp_path / "looked").exists()
+
+        # Whatever became of the hook: it was ended, or it has seen that it is to fail.
+        await until(looked, 60)
         assert not (tmp_path / "failed").exists()
         assert await space.pods() == labs
         assert (await client.server())["ready"]

@@ -1,4 +1,4 @@
-"""A hub and an inventory in memory, as the protocols of hub.py and inventory.py say."""
+"""A hub and an inventory in memory, as the protocols of sessions/hub.py and inventory.py say."""
 
 from __future__ import annotations
 

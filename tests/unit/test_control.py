@@ -176,8 +176,11 @@ async def test_nothing_is_left_when_the_hub_has_ended(operations, path):
     assert list(path.parent.iterdir()) == []
 
 
-async def test_one_that_never_opened_closes(operations, path):
+async def test_one_that_never_opened_closes_and_takes_away_nobodys(operations, client, path):
+    """A second hub of that name, which could not have its own."""
     await ControlSocket(operations, HUB, path).close()
+    assert path.is_socket()
+    assert (await client.get("/hub")).status == 200
 
 
 # -- where it is

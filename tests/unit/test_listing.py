@@ -52,10 +52,22 @@ def names(index) -> set[str]:
     return set(index.about(question(ALICE)))
 
 
+async def until(done) -> None:
+    async with asyncio.timeout(5):
+        while not done():
+            await asyncio.sleep(0)
+
+
+async def waiting(fetch, *callers):
+    """They all wait for the listing that has begun."""
+    tasks = [asyncio.create_task(one) for one in callers]
+    await until(lambda: fetch.begun)
+    return tasks
+
+
 async def test_a_thousand_callers_cost_one_listing(fetch, listing):
     fetch.gate.clear()
-    callers = [asyncio.create_task(listing.claims()) for _ in range(1000)]
-    await asyncio.sleep(0.01)
+    callers = await waiting(fetch, *(listing.claims() for _ in range(1000)))
     fetch.gate.set()
     results = await asyncio.gather(*callers)
     assert fetch.count == 1
@@ -111,11 +123,10 @@ async def test_who_asks_for_a_new_one_gets_a_new_one(fetch, listing):
 async def test_a_listing_under_way_is_too_old_for_who_asks_after_it_began(fetch, listing):
     """It may have passed the place where something was written since."""
     fetch.gate.clear()
-    first = asyncio.create_task(listing.claims())
-    await asyncio.sleep(0.01)
+    (first,) = await waiting(fetch, listing.claims())
     fetch.now += 0.01
     second = asyncio.create_task(listing.claims(listing.now()))
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
     fetch.gate.set()
     await asyncio.gather(first, second)
     assert fetch.begun == pytest.approx([100.0, 100.01], abs=1e-6)
@@ -133,8 +144,7 @@ async def test_who_needs_none_made_since_is_content_with_one_that_is_new_enough(
 async def test_a_failure_is_told_to_all_who_wait_and_not_kept(fetch, listing):
     fetch.gate.clear()
     fetch.failures = [Doubt("HTTP 503")]
-    callers = [asyncio.create_task(listing.claims()) for _ in range(100)]
-    await asyncio.sleep(0.01)
+    callers = await waiting(fetch, *(listing.claims() for _ in range(100)))
     fetch.gate.set()
     results = await asyncio.gather(*callers, return_exceptions=True)
     assert {str(result) for result in results} == {"HTTP 503"}
@@ -156,10 +166,9 @@ async def test_a_failure_does_not_make_an_old_listing_new(fetch, listing):
 async def test_one_callers_end_does_not_end_the_others(fetch, listing):
     """A user who closes the spawn page, or a start_timeout."""
     fetch.gate.clear()
-    callers = [asyncio.create_task(listing.claims()) for _ in range(3)]
-    await asyncio.sleep(0.01)
+    callers = await waiting(fetch, *(listing.claims() for _ in range(3)))
     callers[0].cancel()
-    await asyncio.sleep(0.01)
+    await asyncio.wait({callers[0]}, timeout=5)
     fetch.gate.set()
     results = await asyncio.gather(*callers, return_exceptions=True)
     assert isinstance(results[0], asyncio.CancelledError)
@@ -169,12 +178,11 @@ async def test_one_callers_end_does_not_end_the_others(fetch, listing):
 
 async def test_a_listing_whose_callers_are_all_gone_is_kept(fetch, listing):
     fetch.gate.clear()
-    caller = asyncio.create_task(listing.claims())
-    await asyncio.sleep(0.01)
+    (caller,) = await waiting(fetch, listing.claims())
     caller.cancel()
     await asyncio.gather(caller, return_exceptions=True)
     fetch.gate.set()
-    await asyncio.sleep(0.01)
+    await until(lambda: listing.shows(fetch.begun[0]))
     await listing.claims()
     assert fetch.count == 1
 
@@ -185,15 +193,56 @@ async def test_a_failure_that_nobody_waits_for_is_not_shouted(fetch, listing):
     asyncio.get_running_loop().set_exception_handler(lambda _, context: shouts.append(context))
     fetch.gate.clear()
     fetch.failures = [Doubt("HTTP 503")]
-    caller = asyncio.create_task(listing.claims())
-    await asyncio.sleep(0.01)
+    (caller,) = await waiting(fetch, listing.claims())
     caller.cancel()
     await asyncio.gather(caller, return_exceptions=True)
     fetch.gate.set()
-    await asyncio.sleep(0.01)
+    await until(lambda: not fetch.failures)
+    # Whoever comes now gets one of their own.
+    await listing.claims()
     gc.collect()
-    await asyncio.sleep(0.01)
+    assert (shouts, fetch.count) == ([], 2)
+
+
+def shield_of_python_3_14(inner):
+    """It tells the loop of an error when who waited was cancelled (asyncio/tasks.py)."""
+    outer = REAL_SHIELD(inner)
+
+    def tell(_):
+        if outer.cancelled() and inner.exception() is not None:
+            inner.get_loop().call_exception_handler({"exception": inner.exception()})
+
+    inner.add_done_callback(tell)
+    return outer
+
+
+REAL_SHIELD = asyncio.shield
+
+
+async def test_a_failure_that_the_others_were_told_is_not_shouted(fetch, listing, monkeypatch):
+    """One user closed the spawn page; the API server then answered 503 to all the others."""
+    monkeypatch.setattr(asyncio, "shield", shield_of_python_3_14)
+    shouts = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: shouts.append(context))
+    fetch.gate.clear()
+    fetch.failures = [Doubt("HTTP 503")]
+    gone, *others = await waiting(fetch, *(listing.claims() for _ in range(3)))
+    gone.cancel()
+    await asyncio.wait({gone}, timeout=5)
+    fetch.gate.set()
+    results = await asyncio.gather(*others, return_exceptions=True)
+    assert [str(result) for result in results] == ["HTTP 503"] * 2
+    gc.collect()
+    await asyncio.sleep(0)
     assert shouts == []
+
+
+async def test_a_listing_that_was_broken_off_is_doubt_and_ends_no_caller(fetch, listing):
+    fetch.gate.clear()
+    (caller,) = await waiting(fetch, listing.claims())
+    listing._flight.cancel()
+    with pytest.raises(Doubt, match="not finished"):
+        await asyncio.wait_for(caller, 5)
 
 
 async def test_forgetting_makes_the_next_caller_list_anew(fetch, listing):

@@ -403,3 +403,19 @@ async def test_a_new_address_of_a_lab_that_runs_is_taken_up(cluster, spawner, st
     await held(one, cluster)
     assert await one.poll() is None
     assert (one.server.ip, stops) == (NEW, [])
+
+
+@pytest.mark.parametrize(
+    ("pending", "said"), [("_check_pending", 1), ("_stop_pending", 1), ("", None)]
+)
+async def test_a_lab_that_is_left_is_taken_for_gone_only_while_its_session_is_ended(
+    cluster, spawner, pending, said
+):
+    """A check that was given up may end well all the same: its session is one as any other."""
+    one = spawner()
+    cluster.pods = [pod()]
+    await held(one, cluster)
+    one.leave_lab = True
+    if pending:
+        setattr(one, pending, True)
+    assert await one.poll() == said

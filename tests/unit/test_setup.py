@@ -16,8 +16,10 @@ from traitlets.config import Config
 import jhub_safety
 from jhub_safety.checked import check_settings, safe_class
 from jhub_safety.errors import ConfigError
+from jhub_safety.homes import HomesMixin
 from jhub_safety.hub import application, setup
 from jhub_safety.hub.application import finish
+from jhub_safety.labs import LabsMixin
 from jhub_safety.spawner import SafeKubeSpawner, SafetyMixin
 from jhub_safety.volumes.names import OWN_TEMPLATE
 
@@ -52,6 +54,10 @@ class Mixed(SafetyMixin, Theirs):
 def _renames_are_not_followed(monkeypatch):
     """Following them listens to the ORM for the rest of the process."""
     monkeypatch.setattr(application, "follow_renamed_users", lambda app: None)
+    # What a hub puts on the classes is gone after the test.
+    monkeypatch.setattr(HomesMixin, "on_refusal", None)
+    monkeypatch.setattr(LabsMixin, "count_sessions", None)
+    monkeypatch.setattr(LabsMixin, "on_gone", None)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from traitlets.config import Config
 from jhub_safety import starts
 from jhub_safety.databases import DatabasesMixin
 from jhub_safety.errors import Doubt
+from jhub_safety.hub.abandoned import abandon
 from jhub_safety.labs import LabsMixin
 from jhub_safety.refused import SpawnRefused
 from jhub_safety.sessions.absence import Absences
@@ -281,11 +282,15 @@ async def test_a_bug_in_a_stop_is_told(spawner, base):
 async def test_a_stop_that_is_given_up_has_one_last_try(spawner, base, caplog):
     one = running(spawner)
     stopping = asyncio.ensure_future(one.stop())
-    await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        while not base.stops:
+            await asyncio.sleep(0)
+    now = asyncio.get_running_loop().time
+    since = now()
     one.given_up.set()
-    await asyncio.sleep(starts.LAST_TRY / 2)
-    assert not stopping.done()
     await asyncio.wait_for(stopping, 5)
+    # However slow this machine is; a clock's tick less than it.
+    assert now() - since > 0.9 * starts.LAST_TRY
     assert not base.go.is_set()
 
 
@@ -354,3 +359,18 @@ async def test_nothing_of_a_stop_goes_on_when_it_is_cancelled(spawner, base):
         await stopping
     await asyncio.sleep(0)
     assert len(asyncio.all_tasks()) == before
+
+
+async def test_what_the_hub_forgot_stops_nothing_and_keeps_no_others_state(spawner, base):
+    """A stop of its own was on its way; its lab's name is the next lab's."""
+    one = running(spawner)
+    row = one.orm_spawner
+    row.server = orm.Server(ip="10.88.0.8", port=8888, base_url="/", cookie_name="x")
+    abandon(one)
+    await asyncio.wait_for(one.stop(), 5)
+    one.server = None
+    one.orm_spawner.state = one.get_state()
+    one.start_polling()
+    assert (base.stops, one._poll_callback) == (0, None)
+    assert (row.server.ip, row.state) == ("10.88.0.8", {})
+    assert isinstance(one, SafeKubeSpawner)

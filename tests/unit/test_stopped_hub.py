@@ -293,7 +293,7 @@ async def test_a_locked_database_is_doubt(hub, file, monkeypatch):
     session, before = await hub.session(ADA), tables(file)
     real = orm.new_session_factory
     # It would wait for five seconds.
-    monkeypatch.setattr(records, "check", lambda url: None)
+    monkeypatch.setattr(records, "check", lambda *_: None)
     monkeypatch.setattr(
         orm,
         "new_session_factory",

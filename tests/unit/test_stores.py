@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 
 import pytest
 
 from jhub_safety.errors import ConfigError, Doubt, SafetyError
-from jhub_safety.hubdb.stores import FolderStore, ObjectStore, SnapshotStore, open_store
+from jhub_safety.hubdb.stores import (
+    ROOM,
+    FolderStore,
+    NoRoom,
+    ObjectStore,
+    SnapshotStore,
+    open_store,
+)
 
 
 class InMemory(SnapshotStore):
@@ -95,6 +104,60 @@ def test_a_file_that_was_cut_off_is_not_left_behind(tmp_path, monkeypatch):
     with pytest.raises(SafetyError, match="No space left"):
         store.put("hub/a", tmp_path / "in")
     assert store.names() == []
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """Set how many bytes are free on every volume."""
+    real = shutil.disk_usage(os.sep)
+
+    def set_to(size):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: real._replace(free=size))
+
+    return set_to
+
+
+@pytest.mark.parametrize("url", ["", "file://"], ids=["path", "file"])
+def test_a_snapshot_that_would_fill_its_volume_is_not_kept(tmp_path, free, url):
+    """Hourly ones beside the database filled its volume within a week, and the hub stood still."""
+    store = FolderStore(f"{url}{tmp_path / 'kept'}")
+    (tmp_path / "in").write_bytes(b"x" * 100)
+    free(ROOM + 100)
+    store.put("hub/a.zst", tmp_path / "in")
+    free(ROOM + 99)
+    with pytest.raises(NoRoom) as caught:
+        store.put("hub/b.zst", tmp_path / "in")
+    for word in ("DatabaseBackup.destination", "keep_days", "63 MiB", "64 MiB", "as they were"):
+        assert word in str(caught.value)
+    assert store.names() == ["hub/a.zst"]
+
+
+def test_what_completes_a_snapshot_that_is_kept_is_always_let_through(tmp_path, free):
+    """Without its manifest a snapshot counts for nothing; it is the large one that takes room."""
+    store = FolderStore(str(tmp_path / "kept"))
+    (tmp_path / "in").write_bytes(b"x")
+    free(ROOM + 1)
+    store.put("hub/a.zst", tmp_path / "in")
+    free(ROOM)
+    for name in ("hub/a.zst.json", "hub/a.zst.verified"):
+        store.put(name, tmp_path / "in")
+    assert len(store.names()) == 3
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(errno.ENOSPC, NoRoom), (errno.EDQUOT, NoRoom), (errno.EIO, SafetyError)],
+    ids=["full", "quota", "another fault"],
+)
+def test_a_full_volume_is_told_from_other_faults(tmp_path, monkeypatch, number, kind):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / "in").write_bytes(b"x")
+    monkeypatch.setattr("shutil.copyfileobj", fail)
+    with pytest.raises(SafetyError) as caught:
+        FolderStore(str(tmp_path / "kept")).put("hub/a", tmp_path / "in")
+    assert type(caught.value) is kind
 
 
 @pytest.mark.parametrize(
