@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import wraps
+from math import inf
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,16 +21,18 @@ from jhub_safety.hub.recovering import (
     Gathered,
     RunningLab,
     configured_admins,
+    finished,
     former_identity,
     rebuild,
     set_aside,
 )
+from jhub_safety.hub.settling import SETTLED, Settling, Sight, sight
 from jhub_safety.hub.snapshots import backups_of, restore_newest, restored_for_review
 from jhub_safety.hub.watching import Watch
 from jhub_safety.hubdb import repair
-from jhub_safety.hubdb.alone import alone
-from jhub_safety.hubdb.guarding import Case, Decision, Row, Verdict
-from jhub_safety.hubdb.identity import Identity
+from jhub_safety.hubdb.alone import Lock, alone, lock_state
+from jhub_safety.hubdb.guarding import Case, Decision, Fingerprint, Row, Verdict
+from jhub_safety.hubdb.identity import CLUSTER
 from jhub_safety.hubdb.records import read
 from jhub_safety.recovery.rebuild import Unclear
 
@@ -39,13 +44,29 @@ RETRY = 60.0
 UNCLEAR = 20
 
 
+@dataclass(slots=True)
+class Attempt:
+    """To make a database again, or to finish that. Under the lock."""
+
+    case: Case
+    decision: Decision
+    seen: Sight
+    gathered: Gathered
+    lock: Lock
+    #: Where what was left of the lost one is.
+    aside: object = ""
+    begun: bool = False
+
+
 class HubGuard:
     """The guard of one hub process until it opens its database."""
 
-    def __init__(self, hub: GuardedHub) -> None:
+    def __init__(self, hub: GuardedHub, clock: Callable[[], float] = time.monotonic) -> None:
         self.hub, self._app = hub, hub.app
         self._told = ("", "")
-        self._tried = -RETRY
+        self._clock = clock
+        self._tried = -inf
+        self._settling = Settling(clock)
         self._first = False
         #: Running labs, when the database was made again by this process.
         self.to_relink: tuple[RunningLab, ...] | None = None
@@ -60,24 +81,28 @@ class HubGuard:
         try:
             while True:
                 case, decision = self._look()
+                settled = self._settling.seen(sight(self._app.db_url, case.condition))
                 metrics.DATABASE_GUARD.labels(decision.row, decision.verdict).inc()
-                if decision.verdict in (Verdict.SERVE, Verdict.ALARM):
-                    at_work = self._at_work()
-                    if not at_work:
-                        self._first = decision.row is Row.FIRST_START
-                        self._serve(decision, held)
-                        return
-                    if held is None or decision.row != held.row:
-                        held = self._say_hold(decision, f"{at_work}. Nothing was changed", held)
-                elif decision.verdict is Verdict.RECOVER:
-                    if time.monotonic() - self._tried >= RETRY:
-                        self._tried = time.monotonic()
+                if decision.verdict is Verdict.RECOVER and held is not None and not settled:
+                    # Somebody may be putting the right one back, as they were asked to.
+                    self._say_wait(decision)
+                elif decision.verdict is Verdict.RECOVER or self._to_finish(case, decision):
+                    if self._clock() - self._tried >= RETRY:
+                        self._tried = self._clock()
                         problem = self._recover(case, decision)
                         if problem is None:
                             continue
                         held = self._say_hold(
                             decision, f"{decision.why}. Not recovered: {problem}", held
                         )
+                elif decision.verdict in (Verdict.SERVE, Verdict.ALARM):
+                    at_work = self._at_work(decision)
+                    if not at_work:
+                        self._first = decision.row is Row.FIRST_START
+                        self._serve(decision, held)
+                        return
+                    if held is None or decision.row != held.row:
+                        held = self._say_hold(decision, f"{at_work}. Nothing was changed", held)
                 elif held is None or decision.row != held.row:
                     held = self._say_hold(decision, f"{decision.why}. Nothing was changed", held)
                 self._told = (decision.row, "jhub-safety db status")
@@ -90,12 +115,18 @@ class HubGuard:
     def _look(self) -> tuple[Case, Decision]:
         return apart(lambda: self.hub.with_guard(lambda guard: guard.look()))
 
+    def _to_finish(self, case: Case, decision: Decision) -> bool:
+        """Whether it was made again by a process that ended, or failed, before it was done."""
+        serves = decision.verdict in (Verdict.SERVE, Verdict.ALARM)
+        return serves and bool(case.condition.unfinished) and self.hub.guard.on_loss != "ignore"
+
     def _recover(self, case: Case, decision: Decision) -> str | None:
         """Why it was not; None: it was made again, or is not as it was. To be looked at anew."""
+        seen = sight(self._app.db_url, case.condition)
         try:
             gathered = apart(self.hub.gather)
-            with alone(self._app.db_url, self._connect_args):
-                return self._make_again(case, decision, gathered)
+            with alone(self._app.db_url, self._connect_args) as lock:
+                return self._try(Attempt(case, decision, seen, gathered, lock))
         except SafetyError as error:
             self.hub.write("recover-database", decision, f"failed: {error}")
             return f"{error}. Nothing was changed"
@@ -105,71 +136,115 @@ class HubGuard:
         found: dict[str, Any] | None = self._app.db_kwargs.get("connect_args")
         return found
 
-    def _at_work(self) -> str:
-        """Why a database that is in order is not served on yet: it may be the half of one."""
-        try:
-            with alone(self._app.db_url, self._connect_args, looking=True):
-                return ""
-        except SafetyError as error:
-            return str(error)
+    def _at_work(self, decision: Decision) -> str:
+        """Why a database is not served on yet that could be; "" when it is."""
+        state, why = lock_state(self._app.db_url, self._connect_args)
+        if state == "free":
+            return ""
+        # One that is in order is not the half of one that another process is making: they exchange
+        # files by a rename and write users in one transaction, MySQL renames its tables in one
+        # statement, and one without what the cluster knows is told by its mark. So it is served
+        # although the lock never works; one that is empty, or whose past is not known, is not.
+        served = decision.verdict is Verdict.SERVE or self.hub.guard.on_loss == "ignore"
+        if state == "held" or not served:
+            return why
+        metrics.DATABASE_GUARD.labels(decision.row, Verdict.ALARM).inc()
+        self._alarm(decision, why)
+        return ""
 
-    def _make_again(self, case: Case, decision: Decision, gathered: Gathered) -> str | None:
-        aside: object = ""
-        begun_to_change = False
+    def _try(self, attempt: Attempt) -> str | None:
+        decision = attempt.decision
         try:
-            # Another hub, or a person, may have made it good meanwhile.
-            if self._look()[1] != decision:
-                self._tried = -RETRY
+            # Another hub, or a person, may have made it good meanwhile, or be at it.
+            now, again = self._look()
+            if again != decision or sight(self._app.db_url, now.condition) != attempt.seen:
+                self._tried = -inf
                 return None
-            former = former_identity(case)
-            begun_to_change = True
-            restored = apart(lambda: self._restore(former))
-            if restored is None and not gathered.people.users:
-                raise Doubt("no claim and no lab in the cluster names a user")
-            if restored is not None:
-                aside = restored["aside"]
-            elif decision.row is not Row.NO_USERS:
-                aside = set_aside(self._app.db_url) or ""
-            written = rebuild(
-                self._app.db_url,
-                gathered.people,
-                admins=configured_admins(self._app.config),
-                db_kwargs=self._app.db_kwargs,
-                former=former,
-            )
-            apart(lambda: self.hub.with_guard(lambda guard: guard.take()))
+            if decision.verdict is Verdict.RECOVER:
+                self._make_again(attempt)
+            else:
+                self._finish(attempt)
         except SafetyError as error:
-            self.hub.write("recover-database", decision, f"failed: {error}", aside=str(aside))
+            aside = str(attempt.aside)
+            self.hub.write("recover-database", decision, f"failed: {error}", aside=aside)
             if aside:
                 return f"{error}. What was left of it is {aside}"
-            return f"{error}. Nothing was {'deleted' if begun_to_change else 'changed'}"
+            return f"{error}. Nothing was {'deleted' if attempt.begun else 'changed'}"
+        return None
+
+    def _make_again(self, attempt: Attempt) -> None:
+        decision, people = attempt.decision, attempt.gathered.people
+        attempt.lock.require()
+        attempt.begun = True
+        restored = apart(lambda: self._restore(attempt))
+        if restored is None and not people.users:
+            raise Doubt("no claim and no lab in the cluster names a user")
+        if restored is not None:
+            attempt.aside = restored["aside"]
+        attempt.lock.require()
+        if restored is None and decision.row is not Row.NO_USERS:
+            attempt.aside = set_aside(self._app.db_url) or ""
+        done = self._add(attempt, restored["snapshot"] if restored else CLUSTER)
+        done["restored_users"] = restored["users"] if restored else 0
+        admins = configured_admins(self._app.config)
+        review = restored_for_review(restored, admins) if restored else None
+        brief = {"review": review.brief()} if review is not None else {}
+        self._done(attempt, {**done, **brief}, _story(decision, done))
+        for line in review.lines(str(done["snapshot"])) if review is not None else ():
+            self._app.log.warning("%s", line)
+        self._is_over(people.unclear)
+
+    def _finish(self, attempt: Attempt) -> None:
+        """What was to be done after the snapshot was in its place, or the users written."""
+        attempt.lock.require()
+        attempt.begun = True
+        done = self._add(attempt, attempt.case.condition.unfinished)
+        # How many users it had.
+        done["restored_users"] = attempt.case.condition.users
+        self._done(attempt, done, _story_of_rest(done))
+        if done["snapshot"]:
+            self._app.log.warning(
+                "Administrators and tokens that came back with snapshot %s are to be looked "
+                "through. The journal has them (restore-database, begun); all are listed by: "
+                "jhub-safety db restore %s --dry-run --json",
+                done["snapshot"],
+                done["snapshot"],
+            )
+        self._is_over(attempt.gathered.people.unclear)
+
+    def _add(self, attempt: Attempt, source: str) -> dict[str, Any]:
+        """What the cluster knows. *source*: as :class:`Identity` has it, until all is over."""
+        gathered = attempt.gathered
+        former = former_identity(attempt.case)
+        written = rebuild(
+            self._app.db_url,
+            gathered.people,
+            admins=configured_admins(self._app.config),
+            db_kwargs=self._app.db_kwargs,
+            former=former and replace(former, unfinished=source),
+        )
+        apart(lambda: self.hub.with_guard(lambda guard: guard.take()))
         self.to_relink = gathered.labs
-        done = {
-            "seconds": round(time.monotonic() - self._tried, 1),
-            "aside": str(aside),
-            "snapshot": restored["snapshot"] if restored else "",
-            "restored_users": restored["users"] if restored else 0,
+        return {
+            "seconds": round(self._clock() - self._tried, 1),
+            "aside": str(attempt.aside),
+            "snapshot": "" if source == CLUSTER else source,
+            "restored_users": 0,
             "users": written.users,
             "servers": written.servers,
             "labs": len(gathered.labs),
         }
-        admins = configured_admins(self._app.config)
-        review = restored_for_review(restored, admins) if restored else None
-        self.hub.write(
-            "recover-database",
-            decision,
-            "done",
-            **done,
-            **({"review": review.brief()} if review is not None else {}),
-        )
-        metrics.DATABASE_GUARD.labels(decision.row, "recovered").inc()
-        story = _story(decision, done)
+
+    def _done(self, attempt: Attempt, done: dict[str, Any], story: str) -> None:
+        self.hub.write("recover-database", attempt.decision, "done", **done)
+        metrics.DATABASE_GUARD.labels(attempt.decision.row, "recovered").inc()
         self._app.log.warning("%s", story)
         self._tell("HubDatabaseRecovered", story)
-        for line in review.lines(str(done["snapshot"])) if review is not None else ():
-            self._app.log.warning("%s", line)
-        self._say_unclear(gathered.people.unclear)
-        return None
+
+    def _is_over(self, unclear: tuple[Unclear, ...]) -> None:
+        """Told in full; until then the next start would do it again."""
+        self._say_unclear(unclear)
+        finished(self._app.db_url, self._connect_args)
 
     def _say_unclear(self, unclear: tuple[Unclear, ...]) -> None:
         """Claims that name nobody. What a snapshot brought back may know whose they are."""
@@ -188,9 +263,27 @@ class HubGuard:
                 len(left) - UNCLEAR,
             )
 
-    async def _restore(self, former: Identity | None) -> dict[str, Any] | None:
+    async def _restore(self, attempt: Attempt) -> dict[str, Any] | None:
+        before = attempt.case.before
+        assert isinstance(before, Fingerprint)  # noqa: S101 - nothing is recovered without one
         backups = backups_of(self._app, self.hub.hub_name, self.hub.journal)
-        return await restore_newest(backups, self._app.db_url, former)
+
+        def about_to(come: Mapping[str, Any]) -> None:
+            # It took a while to fetch it.
+            attempt.lock.require()
+            # Who comes back is written down first: nobody would learn of it from a process that
+            # is killed right after.
+            review = restored_for_review(come, configured_admins(self._app.config)).brief()
+            told = {"snapshot": come["snapshot"], "passed": come["passed"], "review": review}
+            self.hub.write("restore-database", attempt.decision, "begun", **told)
+            if come["passed"]:
+                self._app.log.warning("Snapshots that were passed over: %s", come["passed"])
+
+        handle = attempt.lock.handle
+        keeping = () if handle is None else (handle,)
+        return await restore_newest(
+            backups, self._app.db_url, before, about_to=about_to, keeping=keeping
+        )
 
     def _page(self) -> Hold | None:
         address = _address(self._app)
@@ -210,8 +303,11 @@ class HubGuard:
         if decision.verdict is Verdict.SERVE:
             self._app.log.info("The hub's database: %s", decision.why)
             return
+        self._alarm(decision, decision.why)
+
+    def _alarm(self, decision: Decision, why: str) -> None:
         story = (
-            f"The hub's database ({decision.row}): {decision.why}. The hub serves all the same; "
+            f"The hub's database ({decision.row}): {why}. The hub serves all the same; "
             "homes that exist are adopted, none is made new in their place. "
             "Run: jhub-safety db status"
         )
@@ -228,6 +324,16 @@ class HubGuard:
             self.hub.write("hold-hub", decision, "done")
             self._tell("HubDatabaseHeld", story)
         return decision
+
+    def _say_wait(self, decision: Decision) -> None:
+        if self._told[0] != decision.row:
+            self._app.log.warning(
+                "The hub's database (%s): %s. Somebody may be putting it back: it is made again "
+                "once it has looked the same for %.0f s",
+                decision.row,
+                decision.why,
+                SETTLED,
+            )
 
     def _tell(self, reason: str, story: str) -> None:
         apart(lambda: self.hub.tell(reason, story))
@@ -246,6 +352,15 @@ def _story(decision: Decision, done: dict[str, Any]) -> str:
         f"{done['seconds']} s{snapshot if done['snapshot'] else ''}, and from the cluster: "
         f"{done['users']} users more, {done['servers']} of their servers, {done['labs']} labs that "
         f"run" + (f". What was left of it is {done['aside']}" if done["aside"] else "")
+    )
+
+
+def _story_of_rest(done: dict[str, Any]) -> str:
+    source = f"snapshot {done['snapshot']}" if done["snapshot"] else "the cluster"
+    return (
+        f"The hub's database was made again from {source} by a process that ended before all was "
+        f"done. The rest was done in {done['seconds']} s, from the cluster: {done['users']} users "
+        f"more, {done['servers']} of their servers, {done['labs']} labs that run"
     )
 
 

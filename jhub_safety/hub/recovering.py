@@ -23,7 +23,7 @@ from traitlets.config.loader import LazyConfigValue
 
 from jhub_safety.cluster.claims import ClaimsApi
 from jhub_safety.errors import Conflict, Doubt, SafetyError
-from jhub_safety.hubdb import identity, repair
+from jhub_safety.hubdb import condition, identity, repair
 from jhub_safety.hubdb.condition import sqlite_path
 from jhub_safety.hubdb.guarding import Case, Fingerprint
 from jhub_safety.hubdb.identity import Identity
@@ -141,6 +141,8 @@ def rebuild(
     try:
         database = orm.new_session_factory(url, **db_kwargs)()
         try:
+            identity.make_table(database.connection())
+            database.commit()
             if database.query(orm.Role).first() is None:
                 # The hub makes them at its start, and then gives them to each user: minutes.
                 for role in roles.get_default_roles():
@@ -161,6 +163,23 @@ def rebuild(
             database.close()
             database.get_bind().dispose()
     except (SQLAlchemyError, orm.DatabaseSchemaMismatch, OSError) as error:
+        raise Doubt(f"the hub's database cannot be used: {type(error).__name__}") from error
+
+
+def finished(url: str, connect_args: Mapping[str, Any] | None = None) -> None:
+    """A recovery is over, but for running labs, which the hub takes up once it serves. Blocking.
+
+    Raises:
+        Doubt: that could not be noted; the next start does it once more.
+    """
+    try:
+        engine = condition.open_engine(url, connect_args)
+        try:
+            with engine.begin() as connection:
+                identity.finished(connection)
+        finally:
+            engine.dispose()
+    except (SQLAlchemyError, ImportError) as error:
         raise Doubt(f"the hub's database cannot be used: {type(error).__name__}") from error
 
 

@@ -1,26 +1,28 @@
-"""Snapshots while the hub runs, and the newest one put back when its database was lost."""
+"""Snapshots while the hub runs, and the newest good one put back when its database was lost."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import astuple, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from jupyterhub import dbutil
 from jupyterhub.app import JupyterHub
 
 from jhub_safety.errors import Doubt, SafetyError
 from jhub_safety.hub.apart import apart
+from jhub_safety.hub.schema import newest_revision
 from jhub_safety.hubdb import condition, worker
 from jhub_safety.hubdb.backup import Backups, DatabaseBackup
+from jhub_safety.hubdb.choosing import Candidate, Passed, choose, told, why_not
 from jhub_safety.hubdb.condition import State
+from jhub_safety.hubdb.guarding import Fingerprint
 from jhub_safety.hubdb.identity import Identity
+from jhub_safety.hubdb.packing import Damaged, OtherKey
 from jhub_safety.hubdb.review import Review
 from jhub_safety.journal import Journal
 
@@ -32,41 +34,78 @@ AFTERWARDS = ("stop-servers", "log-out")
 def backups_of(app: JupyterHub, hub_name: str, journal: str | None) -> Backups:
     settings = DatabaseBackup(config=app.config, log=app.log)
     kept = Journal(Path(journal) if journal else None, log=app.log)
-    return Backups(settings, app.db_url, hub_name, journal=kept)
+    arguments = app.db_kwargs.get("connect_args")
+    return Backups(settings, app.db_url, hub_name, connect_args=arguments, journal=kept)
 
 
 async def restore_newest(
-    backups: Backups, url: str, former: Identity | None = None
+    backups: Backups,
+    url: str,
+    before: Fingerprint,
+    *,
+    about_to: Callable[[Mapping[str, Any]], None] = lambda _: None,
+    keeping: Collection[int] = (),
 ) -> dict[str, Any] | None:
-    """Put the newest verified snapshot in the place of the lost database.
+    """Put the newest good snapshot of this very database in the place of the lost one.
 
-    *former*: the identity and epoch that are known. The restored copy has them from its first
-    moment: a hub that was killed right after would take it for an older copy, and hold.
+    *before*: what is known of it. The restored copy has its identity and epoch from its first
+    moment: a hub that was killed right after would take it for an older copy, and hold. *about_to*
+    is told what comes back before anything is changed, in the form of what is returned; raises to
+    have nothing changed. *keeping*: as :func:`jhub_safety.hubdb.worker.run` has it.
 
     None: there is no place for snapshots, or none there that holds users. Else what was done:
-    ``snapshot``, ``users``, ``aside`` for what was there before, and ``review``
-    (:func:`restored_for_review`).
+    ``snapshot``, ``users``, ``aside`` for what was there before, ``review``
+    (:func:`restored_for_review`), and ``passed`` for what was passed over, in words.
 
     Raises:
-        SafetyError: it is not known whether there is one, or it could not be restored. The
-            database is as it was.
+        SafetyError: it is not known whether there is one, none may be taken, or it could not be
+            restored. The database is as it was.
     """
     where = backups.settings.where(url)
     if not where or _never_made(backups.settings, where):
         return None
-    newest = await backups.newest_verified()
-    if newest is None:
-        return None
-    asked: dict[str, Any] = {"snapshot": newest["name"], "afterwards": list(AFTERWARDS)}
-    timeout = backups.settings.timeout
-    proposal = await worker.run(backups.request("propose-restore", **asked), timeout=timeout)
-    if refusals := proposal["plan"]["refusals"]:
-        raise Doubt(f"snapshot {newest['name']} is not restored: {refusals[0]['reason']}")
-    asked["identity"] = proposal["identity"]
-    if former is not None:
-        asked["former"] = [former.identity, former.epoch]
-    done = await worker.run(backups.request("restore", **asked), timeout=timeout)
-    return {**done, "review": proposal["review"]}
+    found = choose((await backups.list())["snapshots"], before)
+    passed, timeout = list(found.passed), backups.settings.timeout
+    for one in found.candidates:
+        asked: dict[str, Any] = {"snapshot": one.name, "afterwards": list(AFTERWARDS)}
+        try:
+            if why := await _why_not_inside(backups, one, before):
+                passed.append(Passed(one.name, why))
+                continue
+            proposal = await worker.run(
+                backups.request("propose-restore", **asked), timeout=timeout
+            )
+        except OtherKey:
+            # As it was written: with the right key it is the one.
+            raise
+        except Damaged as damage:
+            backups.settings.log.error("%s. It is marked so; an older one is taken", damage)  # noqa: TRY400 - it says all there is to say
+            passed.append(Passed(one.name, "is damaged"))
+            continue
+        if refusals := proposal["plan"]["refusals"]:
+            raise Doubt(f"snapshot {one.name} is not restored: {refusals[0]['reason']}")
+        newer = told(each for each in passed if each.name > one.name)
+        come = {"snapshot": one.name, "review": proposal["review"], "passed": newer}
+        about_to(come)
+        asked["identity"] = proposal["identity"]
+        former = Identity(before.identity, before.epoch, unfinished=one.name)
+        request = backups.request("restore", **asked, former=astuple(former))
+        return {**come, **await worker.run(request, timeout=timeout, keeping=keeping)}
+    if passed:
+        raise Doubt(
+            f"no snapshot may be taken without a person: {told(passed)}. See them with: "
+            "jhub-safety db list. To take one all the same: jhub-safety db restore NAME"
+        )
+    return None
+
+
+async def _why_not_inside(backups: Backups, one: Candidate, before: Fingerprint) -> str:
+    """As :func:`why_not`, of one whose manifest does not say which database it is of."""
+    if one.identity is not None:
+        return ""
+    request = backups.request("identify", snapshot=one.name)
+    found = await worker.run(request, timeout=backups.settings.timeout)
+    return why_not(replace(one, identity=found["identity"]), before, marked=False)
 
 
 def restored_for_review(restored: Mapping[str, Any], configured: Collection[str]) -> Review:
@@ -89,7 +128,7 @@ def before_upgrade(app: JupyterHub, hub_name: str, journal: str | None) -> None:
         return
     arguments = app.db_kwargs.get("connect_args")
     found = condition.look(app.db_url, thorough=False, connect_args=arguments)
-    if found.state is not State.USABLE or found.revision == _newest_revision(app.db_url):
+    if found.state is not State.USABLE or found.revision == newest_revision():
         return
     backups = backups_of(app, hub_name, journal)
     try:
@@ -107,13 +146,6 @@ def before_upgrade(app: JupyterHub, hub_name: str, journal: str | None) -> None:
             name,
             name,
         )
-
-
-def _newest_revision(url: str) -> str:
-    """What this JupyterHub's schema is called (orm.py:1527, 6.1.1)."""
-    with dbutil._temp_alembic_ini(url) as ini:
-        scripts = ScriptDirectory.from_config(Config(ini))
-        return str(scripts.get_heads()[0])
 
 
 def _never_made(settings: DatabaseBackup, where: str) -> bool:

@@ -8,12 +8,20 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
 from jhub_safety.errors import SafetyError
 from jhub_safety.hubdb import migrate, restore, snapshot
-from jhub_safety.hubdb.engines import Address, address, cause, other_clients
+from jhub_safety.hubdb.engines import (
+    Address,
+    address,
+    cause,
+    opened_file,
+    other_clients,
+    reading,
+)
 from jhub_safety.hubdb.identity import Identity
 from jhub_safety.hubdb.retention import Policy, superfluous
 from jhub_safety.hubdb.snapshot import Shelf
@@ -40,33 +48,59 @@ def _shelf(request: Request) -> Shelf:
     return Shelf(store, request["hub"], request["prefix"], tuple(request["keys"]))
 
 
+def _database(request: Request) -> Address:
+    return address(request["db_url"], request.get("connect_args"))
+
+
 def backup(request: Request) -> dict[str, Any]:
     shelf = _shelf(request)
-    manifest = snapshot.take(address(request["db_url"]), shelf, progress=progress)
+    manifest = snapshot.take(_database(request), shelf, progress=progress)
+    if request.get("keep") is None:
+        tidied: dict[str, Any] = {"removed": [], "problem": ""}
+    else:
+        tidied = _tidied(request, lambda: manifest.identity)
+    return {"snapshot": manifest.record(), **tidied}
+
+
+def tidy(request: Request) -> dict[str, Any]:
+    """Remove what may go. A problem is told: old ones that are left go next time."""
+    return _tidied(request, lambda: _identity_now(_database(request)))
+
+
+def _identity_now(where: Address) -> str:
+    # Not as one state of it all, for which a SQLite file is copied.
+    with opened_file(where.file) if where.file else reading(where) as connection:
+        return snapshot.identity_in(connection)
+
+
+def _tidied(request: Request, whose: Callable[[], str | None]) -> dict[str, Any]:
+    shelf = _shelf(request)
+    policy = Policy(request["keep"], timedelta(days=request["keep_days"]))
     removed: list[str] = []
-    problem = ""
-    if request.get("keep") is not None:
-        try:
-            policy = Policy(request["keep"], timedelta(days=request["keep_days"]))
-            _tidy(shelf, policy, removed)
-        except SafetyError as error:
-            # The new one is there and good; old ones go next time.
-            problem = str(error)
-    return {"snapshot": manifest.record(), "removed": removed, "problem": problem}
-
-
-def _tidy(shelf: Shelf, policy: Policy, removed: list[str]) -> None:
-    listed = {one.name: one for one in snapshot.listing(shelf)}
-    names = superfluous((one.kept() for one in listed.values()), policy, datetime.now(UTC))
-    for name in names:
-        snapshot.remove(shelf, listed[name])
-        removed.append(name)
+    try:
+        listed = {one.name: one for one in snapshot.listing(shelf)}
+        kept = (one.kept() for one in listed.values())
+        names = superfluous(kept, policy, datetime.now(UTC), whose())
+        for name in names:
+            snapshot.remove(shelf, listed[name])
+            removed.append(name)
+    except SafetyError as error:
+        return {"removed": removed, "problem": str(error)}
+    return {"removed": removed, "problem": ""}
 
 
 def listing(request: Request) -> dict[str, Any]:
     found = snapshot.listing(_shelf(request))
-    newest = snapshot.newest_verified(found)
-    return {"snapshots": [one.record() for one in found], "newest": newest and newest.name}
+    newest = ours = snapshot.newest_verified(found)
+    with suppress(SafetyError):
+        known = (None, "", _identity_now(_database(request)))
+        mine = [one for one in found if one.manifest and one.manifest.identity in known]
+        ours = snapshot.newest_verified(mine)
+    return {
+        "snapshots": [one.record() for one in found],
+        "newest": newest and newest.name,
+        "ours": ours and ours.name,
+    }
 
 
 def verify(request: Request) -> dict[str, Any]:
@@ -74,8 +108,17 @@ def verify(request: Request) -> dict[str, Any]:
     return {"snapshot": manifest.record()}
 
 
+def identify(request: Request) -> dict[str, Any]:
+    """Of one whose manifest does not say it."""
+    with (
+        snapshot.opened(_shelf(request), request["snapshot"], progress=progress) as (_, file),
+        opened_file(file) as connection,
+    ):
+        return {"identity": snapshot.identity_in(connection)}
+
+
 def propose_restore(request: Request) -> dict[str, Any]:
-    target = address(request["db_url"])
+    target = _database(request)
     found = restore.propose(
         target,
         _shelf(request),
@@ -86,23 +129,23 @@ def propose_restore(request: Request) -> dict[str, Any]:
     return {
         **found.record(),
         "manifest": found.manifest.record(),
-        "clients": _clients(target),
+        "clients": _clients(target, request.get("besides")),
     }
 
 
-def _clients(target: Address) -> list[str]:
+def _clients(target: Address, besides: int | None) -> list[str]:
     """Who stays connected: a server lists those who have just gone, us too, a moment longer."""
-    found = other_clients(target)
+    found = other_clients(target, besides=besides)
     if found:
         time.sleep(_GONE)
-        found = other_clients(target)
+        found = other_clients(target, besides=besides)
     return list(found)
 
 
 def do_restore(request: Request) -> dict[str, Any]:
     former = request.get("former")
     return restore.execute(
-        address(request["db_url"]),
+        _database(request),
         _shelf(request),
         request["snapshot"],
         identity=request["identity"],
@@ -113,19 +156,21 @@ def do_restore(request: Request) -> dict[str, Any]:
 
 
 def propose_migrate(request: Request) -> dict[str, Any]:
-    source, target = address(request["db_url"]), address(request["target"])
+    source, target = _database(request), address(request["target"])
     return migrate.propose(source, target, progress=progress).record()
 
 
 def do_migrate(request: Request) -> dict[str, Any]:
-    source, target = address(request["db_url"]), address(request["target"])
+    source, target = _database(request), address(request["target"])
     return migrate.execute(source, target, progress=progress).record()
 
 
 WORK: Mapping[str, Callable[[Request], dict[str, Any]]] = {
     "backup": backup,
+    "tidy": tidy,
     "list": listing,
     "verify": verify,
+    "identify": identify,
     "propose-restore": propose_restore,
     "restore": do_restore,
     "propose-migrate": propose_migrate,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ from jhub_safety import metrics
 from jhub_safety.errors import SafetyError
 from jhub_safety.hubdb import worker
 from jhub_safety.hubdb.engines import address, same_volume
-from jhub_safety.hubdb.stores import open_store
+from jhub_safety.hubdb.stores import NoRoom, open_store
 from jhub_safety.journal import Journal
 from jhub_safety.owner import label_value
 from jhub_safety.plan import Action
@@ -91,7 +91,9 @@ class DatabaseBackup(LoggingConfigurable):  # type: ignore[misc]
         min=0.0,
         config=True,
         help="""
-        Days for which every snapshot stays.
+        Days for which every snapshot stays. A week of hourly ones is 169 of them: look at the size
+        of one (``jhub-safety db list``), and at the room where they are kept. A folder always
+        keeps 64 MiB of its volume free: a snapshot that would take of that is not made.
 
         .. versionadded:: 0.1
         """,
@@ -182,6 +184,7 @@ class Backups:
         db_url: str,
         hub: str,
         *,
+        connect_args: Mapping[str, Any] | None = None,
         journal: Journal | None = None,
         run: Run = worker.run,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -189,6 +192,8 @@ class Backups:
     ) -> None:
         self.settings, self.hub = settings, hub
         self._db_url = db_url
+        #: As in ``JupyterHub.db_kwargs``: TLS towards a server, for example.
+        self._connect_args = dict(connect_args or {})
         self._journal = journal
         self._run, self._now, self._sleep = run, now, sleep
         # A snapshot that an operator asks for waits for the one under way.
@@ -203,6 +208,7 @@ class Backups:
         return {
             "do": do,
             "db_url": self._db_url,
+            "connect_args": self._connect_args,
             "destination": self.settings.where(self._db_url),
             "store_class": self.settings.store_class,
             "keys": self.settings.keys(),
@@ -214,7 +220,8 @@ class Backups:
     async def run_once(
         self, *, tidy: bool = True, progress: Callable[[str, int], None] = lambda *_: None
     ) -> dict[str, Any]:
-        """Make a snapshot, verify it, then with *tidy* remove what may go.
+        """Make a snapshot, verify it, then with *tidy* remove what may go; where there is no room
+        for it, before.
 
         Returns ``{"snapshot": manifest, "removed": names, "problem": ""}``.
 
@@ -229,7 +236,14 @@ class Backups:
         async with self._one_at_a_time:
             begin = time.monotonic()
             try:
-                found = await self._run(asked, progress=progress, timeout=settings.timeout)
+                try:
+                    found = await self._run(asked, progress=progress, timeout=settings.timeout)
+                except NoRoom:
+                    # Only then is anything removed before there is a new one: of a database that
+                    # cannot be read all snapshots stay. A full volume was never tidied again.
+                    if not tidy or not await self._tidied(asked):
+                        raise
+                    found = await self._run(asked, progress=progress, timeout=settings.timeout)
             except SafetyError:
                 metrics.SNAPSHOTS.labels("failed").inc()
                 raise
@@ -237,14 +251,28 @@ class Backups:
         metrics.SNAPSHOT_SECONDS.set(time.monotonic() - begin)
         metrics.SNAPSHOT_SIZE.set(found["snapshot"]["stored"]["size"])
         metrics.SNAPSHOT_TIME.set(datetime.fromisoformat(found["snapshot"]["made"]).timestamp())
-        if self._journal is not None:
-            for name in found["removed"]:
-                why = f"older than {settings.keep_days:g} days, not among {settings.keep}"
-                self._journal.write(Action("delete-snapshot", "", name, why), "done")
+        self._write_down(found["removed"])
         return found
 
+    async def _tidied(self, asked: dict[str, Any]) -> bool:
+        """Whether there is more room now."""
+        found = await self._run({**asked, "do": "tidy"}, timeout=self.settings.timeout)
+        self._write_down(found["removed"])
+        if found["problem"]:
+            self.settings.log.warning("Old snapshots were not removed: %s", found["problem"])
+        return bool(found["removed"])
+
+    def _write_down(self, removed: Iterable[str]) -> None:
+        settings = self.settings
+        why = f"older than {settings.keep_days:g} days, not among {settings.keep}"
+        if self._journal is not None:
+            for name in removed:
+                self._journal.write(Action("delete-snapshot", "", name, why), "done")
+
     async def list(self) -> dict[str, Any]:
-        """``{"snapshots": [...], "newest": name or None}``, oldest first.
+        """``{"snapshots": [...], "newest": name or None, "ours": name or None}``, oldest first.
+
+        *ours*: the newest that is of this very database, as far as that is known.
 
         Raises:
             Doubt: they could not be listed, or not all.
@@ -257,7 +285,11 @@ class Backups:
         It was good when it was written; a restore proves it again.
         """
         found = await self.list()
-        made = next((one for one in found["snapshots"] if one["name"] == found["newest"]), None)
+        return self._newest(found, found["newest"])
+
+    @staticmethod
+    def _newest(found: dict[str, Any], name: str | None) -> dict[str, Any] | None:
+        made = next((one for one in found["snapshots"] if one["name"] == name), None)
         if made is not None:
             metrics.SNAPSHOT_TIME.set(datetime.fromisoformat(made["made"]).timestamp())
         return made
@@ -298,7 +330,9 @@ class Backups:
 
     async def _age(self) -> float | None:
         try:
-            newest = await self.newest_verified()
+            found = await self.list()
+            # Another hub's that shares the place says nothing about ours.
+            newest = self._newest(found, found.get("ours", found["newest"]))
         except SafetyError:
             return None
         if newest is None:

@@ -7,14 +7,26 @@ users without roles can do nothing, twins by case cannot be reached.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Table, and_, exists, func, inspect, or_, select, text
+from sqlalchemy import (
+    Connection,
+    Select,
+    Table,
+    and_,
+    exists,
+    false,
+    func,
+    or_,
+    select,
+    text,
+)
 from sqlalchemy import MetaData as Tables
 
 from jhub_safety.finding import Finding, Severity
+from jhub_safety.hubdb import constraints
 
 #: Of those that share something, so many are named.
 _NAMED = 3
@@ -43,24 +55,33 @@ class Hubs:
 Check = Callable[[Hubs], Iterator[Finding]]
 
 
-def run(connection: Connection, *, expected: str = "") -> list[Finding]:
-    """Every finding. *expected*: the schema revision of the JupyterHub that is installed."""
+def run(
+    connection: Connection, *, expected: str = "", forms: Sequence[Callable[[str], str]] = ()
+) -> list[Finding]:
+    """Every finding. *expected*: the schema revision of the JupyterHub that is installed.
+
+    *forms*: how KubeSpawner's generations write a user's name into an object's.
+    """
     tables = Tables()
     tables.reflect(connection, resolve_fks=False)
     hubs = Hubs(connection, tables)
     if hubs.table("users") is None:
         return [Finding(Severity.ERROR, "db-no-tables", "database", "it has no table of users")]
     found = [finding for check in CHECKS for finding in check(hubs)]
-    return found + list(_revision(hubs, expected))
+    return [*found, *_escaped(hubs, forms), *_revision(hubs, expected)]
 
 
 def unsafe(connection: Connection) -> str:
     """Why nobody should log in here, or "": one login could reach another's account."""
     tables = Tables()
-    tables.reflect(connection, only=["users"], resolve_fks=False)
+    tables.reflect(connection, only=_is_looked_at, resolve_fks=False)
     hubs = Hubs(connection, tables)
-    told = [one for check in (_cookie_ids, _collation) for one in check(hubs)]
+    told = [one for check in (_cookie_ids, _collation, _crossed_tokens) for one in check(hubs)]
     return "; ".join(one.story for one in told if one.severity is Severity.ERROR)
+
+
+def _is_looked_at(table: str, _: object) -> bool:
+    return table in ("users", "api_tokens")
 
 
 REPAIR = "jhub-safety db repair"
@@ -98,22 +119,7 @@ def _cookie_ids(hubs: Hubs) -> Iterator[Finding]:
 
 
 def _constraints(hubs: Hubs) -> Iterator[Finding]:
-    inspector = inspect(hubs.connection)
-    columns = {one["name"]: one for one in inspector.get_columns("users")}
-    unique: set[tuple[Any, ...]] = {
-        tuple(one["column_names"]) for one in inspector.get_unique_constraints("users")
-    }
-    unique |= {
-        tuple(one["column_names"]) for one in inspector.get_indexes("users") if one["unique"]
-    }
-    lacking = [
-        f"UNIQUE ({name})"
-        for name in ("name", "cookie_id")
-        if name in columns and (name,) not in unique
-    ]
-    cookie = columns.get("cookie_id")
-    if cookie is not None and cookie["nullable"]:
-        lacking.append("NOT NULL (cookie_id)")
+    lacking = constraints.lacking(hubs.connection)
     if lacking:
         yield Finding(
             Severity.WARNING,
@@ -121,7 +127,7 @@ def _constraints(hubs: Hubs) -> Iterator[Finding]:
             "users",
             f"the table lacks {', '.join(lacking)}, as tables that were made by hand do: nothing "
             "keeps two users apart",
-            "jhub-safety db migrate --help",
+            f"{REPAIR} --constraints",
         )
 
 
@@ -159,6 +165,27 @@ def _twins(hubs: Hubs) -> Iterator[Finding]:
             "users",
             f"{count} users are called alike but for case, '.' or '-' ({some}): one person may "
             "have two accounts, of which one is empty",
+            "jhub-safety claims list",
+        )
+
+
+def _escaped(hubs: Hubs, forms: Sequence[Callable[[str], str]]) -> Iterator[Finding]:
+    """One user is called as another's name is written in claims and labs."""
+    query = select(hubs.tables.tables["users"].c.name)
+    names = [str(one) for one in hubs.connection.execute(query).scalars()]
+    plain = {one.lower(): one for one in names}
+    pairs = []
+    for name in names:
+        written = {form(name) for form in forms} - {name, name.lower()}
+        pairs += [f"{name} and {plain[one]}" for one in sorted(written) if one in plain]
+    if pairs:
+        some = ", ".join(sorted(pairs)[:_NAMED]) + (", ..." if len(pairs) > _NAMED else "")
+        yield Finding(
+            Severity.WARNING,
+            "db-twins",
+            "users",
+            f"{len(pairs)} users are called as others are escaped in the names of claims and labs "
+            f"({some}): a name alone does not say whose such a home is",
             "jhub-safety claims list",
         )
 
@@ -228,13 +255,41 @@ def _tokens(hubs: Hubs) -> Iterator[Finding]:
         return
     several = select(tokens.c.hashed).group_by(tokens.c.hashed).having(func.count() > 1)
     if count := hubs.count(select(func.count()).select_from(several.subquery())):
+        crossed = "".join(f"; {one.story}" for one in _crossed_tokens(hubs))
         yield Finding(
             Severity.ERROR,
             "db-tokens-shared",
             "api_tokens",
-            f"{count} tokens are there more than once; whose they are depends on chance",
-            "jhub-safety db logout --all",
+            f"{count} tokens are there more than once; whose they are depends on chance{crossed}",
+            REPAIR,
         )
+
+
+def _crossed_tokens(hubs: Hubs) -> Iterator[Finding]:
+    tokens = hubs.table("api_tokens")
+    if tokens is None or "hashed" not in tokens.c:
+        return
+    if count := hubs.count(select(func.count()).select_from(crossed(tokens).subquery())):
+        yield Finding(
+            Severity.ERROR,
+            "db-tokens-shared",
+            "api_tokens",
+            f"{count} tokens have two owners: who uses theirs may act as the other",
+            REPAIR,
+        )
+
+
+def crossed(tokens: Table) -> Select[Any]:
+    """The hashes of tokens that have two owners."""
+    differ = []
+    for name in ("user_id", "service_id"):
+        if name in tokens.c:
+            owner = tokens.c[name]
+            differ += [
+                func.min(owner) != func.max(owner),
+                and_(func.count(owner) > 0, func.count(owner) < func.count()),
+            ]
+    return select(tokens.c.hashed).group_by(tokens.c.hashed).having(or_(false(), *differ))
 
 
 def _revision(hubs: Hubs, expected: str) -> Iterator[Finding]:

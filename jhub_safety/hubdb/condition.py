@@ -30,15 +30,14 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy import column as sql_column
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from jhub_safety.hubdb import checks, identity
-from jhub_safety.hubdb.engines import sqlite_file
+from jhub_safety.hubdb.engines import name_of, open_server, sqlite_file
 
-#: Seconds for a server to take a connection: while it hangs, no page says what is wrong.
-CONNECT = 10
-_CONNECT = {"psycopg2", "psycopg", "pymysql", "mysqldb", "mariadbconnector"}
+#: Seconds for a write that a server neither takes nor refuses.
+WAIT = 5
 #: Bytes without which SQLite cannot commit a page.
 _ROOM = 1 << 20
 _USERS = table("users", sql_column("id"))
@@ -78,6 +77,8 @@ class Condition:
     address: str = ""
     #: It was made again from the cluster, and that is not over yet.
     renewed: bool = False
+    #: As :class:`jhub_safety.hubdb.identity.Identity` has it.
+    unfinished: str = ""
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -116,10 +117,7 @@ def open_engine(url: str, connect_args: Mapping[str, Any] | None = None) -> Engi
     path = sqlite_path(url)
     if path is not None:
         return create_engine(f"sqlite:///{_uri(path)}&uri=true", poolclass=NullPool)
-    arguments = dict(connect_args or {})
-    if make_url(url).get_driver_name() in _CONNECT:
-        arguments.setdefault("connect_timeout", CONNECT)
-    return create_engine(url, poolclass=NullPool, connect_args=arguments)
+    return open_server(make_url(url), connect_args)
 
 
 def _uri(path: Path) -> str:
@@ -195,9 +193,30 @@ def _counted(
             engine.dispose()
     except (SQLAlchemyError, ImportError) as error:
         # A driver's text may hold the address with its password.
-        name = make_url(url).render_as_string(hide_password=True)
+        name = name_of(url)
         story = f"{name} cannot be read: {type(error).__name__}"
         return Condition(State.UNREACHABLE, story, volume=volume)
+
+
+def _takes_writes(connection: Connection) -> bool:
+    if connection.dialect.name == "postgresql":
+        return connection.execute(text("SHOW transaction_read_only")).scalar() != "on"
+    if connection.dialect.name not in ("mysql", "mariadb"):
+        return True
+    # MariaDB knows the first one alone; to some accounts neither of them applies.
+    asked = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('read_only', 'super_read_only')"
+    if all(value in ("OFF", "0") for _, value in connection.execute(text(asked))):
+        return True
+    try:
+        # One that is locked as a whole (FLUSH TABLES WITH READ LOCK) lets writes wait for a day.
+        connection.execute(text(f"SET SESSION lock_wait_timeout = {WAIT}"))
+        # Refused as any write is, and changes nothing.
+        connection.execute(text("UPDATE users SET id = id WHERE 1 = 0"))
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+        return False
+    return True
 
 
 def count(connection: Connection, volume: str | None = None) -> Condition:
@@ -205,9 +224,7 @@ def count(connection: Connection, volume: str | None = None) -> Condition:
     tables = set(inspect(connection).get_table_names())
     if "users" not in tables:
         return Condition(State.NO_TABLES, "it has no table of users", volume=volume)
-    if connection.dialect.name == "postgresql" and (
-        connection.execute(text("SHOW transaction_read_only")).scalar() == "on"
-    ):
+    if not _takes_writes(connection):
         return Condition(State.READ_ONLY, "the server takes no writes", volume=volume)
     users, highest = connection.execute(
         select(func.count(_USERS.c.id), func.max(_USERS.c.id))
@@ -221,6 +238,7 @@ def count(connection: Connection, volume: str | None = None) -> Condition:
         identity=mark.identity if mark else None,
         epoch=mark.epoch if mark else 0,
         renewed=mark is not None and mark.renewed,
+        unfinished=mark.unfinished if mark else "",
         revision=revision,
         users=users,
         highest_id=highest or 0,

@@ -6,10 +6,11 @@ import os
 import re
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 from urllib.parse import quote, unquote, urlsplit
 
@@ -24,6 +25,10 @@ EngineName = Literal["sqlite", "postgresql", "mysql"]
 COMPANIONS = ("-wal", "-journal", "-shm")
 #: Seconds to wait for a lock that somebody else holds, before giving up.
 LOCK_WAIT = 10
+#: Seconds for a server to take a connection: while it hangs, no page says what is wrong. And the
+#: drivers that call it so.
+CONNECT = 10
+_CONNECT = {"psycopg2", "psycopg", "pymysql", "mysqldb", "mariadbconnector"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +39,11 @@ class Address:
     engine: EngineName
     #: Of SQLite only.
     file: Path | None
+    #: Of servers: as in ``JupyterHub.db_kwargs``, TLS for example. May hold secrets.
+    connect_args: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def __str__(self) -> str:
-        return self.url.render_as_string(hide_password=True)
+        return name_of(self.url)
 
     def __repr__(self) -> str:
         return f"Address({self})"
@@ -47,8 +54,23 @@ class Address:
         return self.url.render_as_string(hide_password=False)
 
 
-def address(url: str) -> Address:
+def name_of(url: str | URL) -> str:
+    """An address for people, without a password wherever it stands.
+
+    SQLAlchemy hides the one of the account; drivers take one in the query as well.
+    """
+    made = make_url(url)
+    hidden = [key for key in made.query if _SECRET.search(key)]
+    return made.difference_update_query(hidden).render_as_string(hide_password=True)
+
+
+_SECRET = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
+
+
+def address(url: str, connect_args: Mapping[str, Any] | None = None) -> Address:
     """Understand ``JupyterHub.db_url``; nothing is opened.
+
+    *connect_args*: as in ``JupyterHub.db_kwargs``; of SQLite none are needed to read it.
 
     Raises:
         SafetyError: it is no URL, or names an engine that no hub runs on.
@@ -71,9 +93,9 @@ def address(url: str) -> Address:
             raise SafetyError("the hub's database is in its memory; without the hub there is none")
         return Address(made, "sqlite", file)
     if name == "postgresql":
-        return Address(made, "postgresql", None)
+        return Address(made, "postgresql", None, dict(connect_args or {}))
     if name in ("mysql", "mariadb"):
-        return Address(made, "mysql", None)
+        return Address(made, "mysql", None, dict(connect_args or {}))
     raise SafetyError(f"{name} is no engine that JupyterHub runs on")
 
 
@@ -248,10 +270,18 @@ def journal_mode(where: Address) -> str:
 # -- writing
 
 
+def open_server(url: URL, connect_args: Mapping[str, Any] | None = None) -> Engine:
+    """One that does not wait for a server for ever. Raises SQLAlchemyError, ImportError."""
+    arguments = dict(connect_args or {})
+    if url.get_driver_name() in _CONNECT:
+        arguments.setdefault("connect_timeout", CONNECT)
+    return create_engine(url, poolclass=NullPool, connect_args=arguments)
+
+
 @contextmanager
 def _server(where: Address) -> Iterator[Engine]:
     try:
-        engine = create_engine(where.url, poolclass=NullPool)
+        engine = open_server(where.url, where.connect_args)
     except (ImportError, SQLAlchemyError) as error:
         raise Doubt(f"the database {where} cannot be opened: {error}") from error
     if where.engine == "mysql":
@@ -291,8 +321,10 @@ def server_writing(where: Address) -> Iterator[Connection]:
             raise SafetyError(f"the database {where} did not take it: {cause(error)}") from error
 
 
-def other_clients(where: Address) -> tuple[str, ...]:
+def other_clients(where: Address, *, besides: int | None = None) -> tuple[str, ...]:
     """Who else is connected to this database on a server, as far as this account may see.
+
+    *besides*: the number of a connection that is the asker's, too, such as that of a lock.
 
     Raises:
         Doubt: the server does not answer.
@@ -302,13 +334,14 @@ def other_clients(where: Address) -> tuple[str, ...]:
     query = (
         "SELECT concat(usename, '@', coalesce(client_addr::text, 'local'), ' ', application_name) "
         "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
-        "AND backend_type = 'client backend'"
+        "AND backend_type = 'client backend' AND pid <> :besides"
         if where.engine == "postgresql"
         else "SELECT concat(user, '@', host) FROM information_schema.processlist "
-        "WHERE db = database() AND id <> connection_id()"
+        "WHERE db = database() AND id <> connection_id() AND id <> :besides"
     )
     with _server(where) as engine, _saying(where), engine.connect() as connection:
-        return tuple(str(row[0]).strip() for row in connection.execute(text(query)))
+        rows = connection.execute(text(query), {"besides": besides or 0})
+        return tuple(str(row[0]).strip() for row in rows)
 
 
 def sync(path: Path) -> None:

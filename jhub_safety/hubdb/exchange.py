@@ -14,8 +14,8 @@ from jhub_safety.errors import SafetyError
 from jhub_safety.hubdb import content
 from jhub_safety.hubdb.copying import Afterwards, change_file, require_equal
 from jhub_safety.hubdb.engines import COMPANIONS, opened_file, sync
+from jhub_safety.hubdb.manifest import Manifest
 from jhub_safety.hubdb.packing import sum_of
-from jhub_safety.hubdb.snapshot import Manifest
 
 #: In the name of what is not in place yet.
 _RESTORING = ".restoring-"

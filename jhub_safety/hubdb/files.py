@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from jhub_safety.finding import Finding, Severity
 from jhub_safety.hubdb.condition import sqlite_path
+from jhub_safety.hubdb.holders import Holder, holders
 
 #: File systems on which SQLite's locks cannot be trusted.
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "ceph", "glusterfs"})
@@ -20,6 +21,8 @@ _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "ceph",
 _SECRET = 32
 
 CODES = {
+    "db-opened-twice": "others have the database's file open, too",
+    "db-holders-unseen": "who has the database's file open could not be seen whole",
     "db-network": "SQLite on a network file system",
     "db-no-wal": "SQLite without write-ahead log",
     "secret-short": "the cookie secret is short",
@@ -60,6 +63,57 @@ def _file(path: Path) -> Iterator[Finding]:
             "users 0.24 s, with it 0.02 s)",
             f"sqlite3 {path} 'PRAGMA journal_mode = WAL'",
         )
+
+
+def check_holders(path: Path, *, hub: bool = False) -> list[Finding]:
+    """Who has the file open besides one hub. *hub*: this process is that one. Blocking.
+
+    What is on another machine, as with a volume that two pods mount, is not seen from here.
+    """
+    seen = holders(path)
+    hubs = [one for one in seen.holders if one.hub]
+    strangers = [one for one in seen.holders if not one.hub and not one.ours]
+    found = []
+    if len(hubs) + hub > 1:
+        found.append(
+            Finding(
+                Severity.ERROR,
+                "db-opened-twice",
+                str(path),
+                f"{len(hubs) + hub} hubs have it open: {_told(hubs)}"
+                f"{' and this one' if hub else ''}. Each undoes what the other does",
+                _show(hubs),
+            )
+        )
+    if strangers:
+        found.append(
+            Finding(
+                Severity.WARNING,
+                "db-opened-twice",
+                str(path),
+                f"{_told(strangers)} has it open: who writes there changes it under the hub",
+                _show(strangers),
+            )
+        )
+    if seen.unseen:
+        found.append(
+            Finding(
+                Severity.UNKNOWN,
+                "db-holders-unseen",
+                str(path),
+                f"{seen.unseen} processes of other accounts could not be looked at; nor can those "
+                "of other machines",
+            )
+        )
+    return found
+
+
+def _told(some: Sequence[Holder]) -> str:
+    return ", ".join(map(str, some))
+
+
+def _show(some: Sequence[Holder]) -> str:
+    return f"ps -fp {','.join(str(one.pid) for one in some)}"
 
 
 def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> str:

@@ -20,6 +20,10 @@ class Damaged(SafetyError):
     """A snapshot is not what was written; it must not be used."""
 
 
+class OtherKey(Damaged):
+    """It is as it was written, and cannot be opened with the keys that are there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sum:
     """Size in bytes and SHA-256 of a file."""

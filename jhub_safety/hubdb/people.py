@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
+from typing import Any
 
 from sqlalchemy import DateTime, Integer, Unicode, column, func, select, table
 
@@ -35,13 +36,14 @@ class People:
     newest: datetime | None
 
 
-def read(db_url: str) -> People:
-    """Read a hub's database without changing it; the hub may be running.
+def read(db_url: str, connect_args: Mapping[str, Any] | None = None) -> People:
+    """Read a hub's database without changing it; the hub may be running. *connect_args*: as in
+    ``JupyterHub.db_kwargs``.
 
     Raises:
         Doubt: it cannot be read.
     """
-    with opened(db_url) as connection:
+    with opened(db_url, connect_args) as connection:
         users = frozenset(connection.execute(select(_USERS.c.name)).scalars())
         oldest, made, active = connection.execute(
             select(

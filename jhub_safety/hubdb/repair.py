@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any
 
-from sqlalchemy import Connection, MetaData, and_, exists, func, insert, or_, select, text, update
+from sqlalchemy import (
+    Connection,
+    MetaData,
+    and_,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from jhub_safety.hubdb import checks
 
@@ -131,6 +143,40 @@ def _end_sessions(connection: Connection, tables: MetaData, rows: list[Any]) -> 
         connection.execute(update(spawners).where(spawners.c.id == number).values(server_id=None))
 
 
+def _tokens_twice(connection: Connection, tables: MetaData) -> list[Any]:
+    tokens = tables.tables.get("api_tokens")
+    if tokens is None or "hashed" not in tokens.c:
+        return []
+    several = select(tokens.c.hashed).group_by(tokens.c.hashed).having(func.count() > 1)
+    return list(connection.execute(several).scalars())
+
+
+def _delete_tokens(connection: Connection, tables: MetaData, rows: list[Any]) -> None:
+    """Of two owners nobody knows whose it was. Where it is one's, one row stays."""
+    tokens = tables.tables["api_tokens"]
+    crossed = set(connection.execute(checks.crossed(tokens)).scalars())
+    for hashed in rows:
+        its = tokens.c.hashed == hashed
+        if hashed in crossed:
+            connection.execute(delete(tokens).where(its))
+            continue
+        number = connection.execute(select(func.count()).select_from(tokens).where(its)).scalar()
+        # A table without a key may have the very same row twice.
+        statement = _ONE_STAYS.get(connection.dialect.name, _ONE_STAYS["mysql"])
+        bound = {"hashed": hashed, "more": (number or 1) - 1}
+        connection.execute(text(statement), bound if ":more" in statement else {"hashed": hashed})
+
+
+#: Where two rows are the same in every column, each engine has its own way to tell them apart.
+_ONE_STAYS = {
+    "sqlite": "DELETE FROM api_tokens WHERE hashed = :hashed AND rowid <> "
+    "(SELECT rowid FROM api_tokens WHERE hashed = :hashed LIMIT 1)",
+    "postgresql": "DELETE FROM api_tokens WHERE hashed = :hashed AND ctid <> "
+    "(SELECT ctid FROM api_tokens WHERE hashed = :hashed LIMIT 1)",
+    "mysql": "DELETE FROM api_tokens WHERE hashed = :hashed LIMIT :more",
+}
+
+
 def _users_compared_loosely(connection: Connection, tables: MetaData) -> list[Any]:
     if not checks.loose_collation(connection):
         return []
@@ -157,6 +203,11 @@ _REPAIRS: dict[str, tuple[str, _Find, _Change]] = {
         "end sessions whose server's row is missing; their labs are found by the next pass",
         _lost_sessions,
         _end_sessions,
+    ),
+    "db-tokens-shared": (
+        "delete tokens that two owners have, who make new ones; of one's that is twice, one stays",
+        _tokens_twice,
+        _delete_tokens,
     ),
     # Last, as it cannot be taken back together with others.
     "db-collation": (

@@ -28,7 +28,8 @@ from jhub_safety.hubdb.engines import (
 from jhub_safety.hubdb.exchange import beside, replace_file
 from jhub_safety.hubdb.identity import Identity, renew
 from jhub_safety.hubdb.logout import logout
-from jhub_safety.hubdb.snapshot import Manifest, Progress, Shelf
+from jhub_safety.hubdb.manifest import Manifest
+from jhub_safety.hubdb.snapshot import Progress, Shelf
 from jhub_safety.plan import Action, Plan, Refusal
 
 #: Names that are listed in full; of the others there is a number.

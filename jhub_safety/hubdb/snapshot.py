@@ -7,31 +7,33 @@ import json
 import re
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from jhub_safety import __version__
+from sqlalchemy import Connection
+
 from jhub_safety.errors import Doubt, SafetyError
-from jhub_safety.hubdb import content
+from jhub_safety.hubdb import content, identity
 from jhub_safety.hubdb.content import Content
 from jhub_safety.hubdb.copying import check_file, write_file
 from jhub_safety.hubdb.engines import Address, copy_file, journal_mode, opened_file, reading
-from jhub_safety.hubdb.packing import Damaged, Sum, pack, sum_of, unpack
+from jhub_safety.hubdb.manifest import Manifest
+from jhub_safety.hubdb.packing import Damaged, OtherKey, pack, sum_of, unpack
 from jhub_safety.hubdb.retention import Kept
 from jhub_safety.hubdb.stores import SnapshotStore
 
 #: Told what is being done, and how many rows or bytes of it since.
 Progress = Callable[[str, int], None]
-FORMAT = 1
 #: Of what a restore replaced on a server. Never the newest one: a restore that was cut off and is
 #: run again would put back what it was to replace.
 BEFORE_RESTORE = "before-restore"
-MANIFEST, VERIFIED = ".json", ".verified"
+#: Objects of a snapshot beside its database. One that was found damaged is not verified any more.
+MANIFEST, VERIFIED, DAMAGED = ".json", ".verified", ".damaged"
 _NAME = re.compile(r"(?:[^/]+/)?(\d{8}T\d{6}\.\d{6})Z-[0-9a-f]{8}\.sqlite\.zst(?:\.fernet)?")
 #: A manifest of a thousand tables is far smaller.
 _LARGEST_MANIFEST = 1 << 22
@@ -39,99 +41,6 @@ _LARGEST_MANIFEST = 1 << 22
 
 def _quiet(_what: str, _done: int) -> None:
     pass
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What a snapshot must hold. It names no user."""
-
-    name: str
-    hub: str
-    made: datetime
-    #: Of the source: ``sqlite``, ``postgresql``, ``mysql``.
-    engine: str
-    #: Schema revision of JupyterHub (alembic's).
-    revision: str
-    highest_user_id: int | None
-    raw: Sum
-    stored: Sum
-    tables: Mapping[str, Content]
-    journal_mode: str = ""
-    #: References that were broken in the source already.
-    references: tuple[str, ...] = ()
-    #: Why it was made; "" for one of the schedule, or of an operator.
-    purpose: str = ""
-    library: str = __version__
-
-    @property
-    def users(self) -> int:
-        return self.tables["users"].rows
-
-    @property
-    def encrypted(self) -> bool:
-        return self.name.endswith(".fernet")
-
-    def record(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "name": self.name,
-            "hub": self.hub,
-            "made": self.made.isoformat(),
-            "engine": self.engine,
-            "revision": self.revision,
-            "users": self.users,
-            "highest_user_id": self.highest_user_id,
-            "raw": self.raw.record(),
-            "stored": self.stored.record(),
-            "tables": {name: one.record() for name, one in sorted(self.tables.items())},
-            "journal_mode": self.journal_mode,
-            "references": list(self.references),
-            "library": self.library,
-            **({"purpose": self.purpose} if self.purpose else {}),
-        }
-
-    def encode(self) -> bytes:
-        """JSON that ends in its own checksum. Every byte of it counts."""
-        record = self.record()
-        record["seal"] = _seal(record)
-        return (json.dumps(record, indent=1) + "\n").encode()
-
-    @classmethod
-    def decode(cls, data: bytes, name: str) -> Manifest:
-        """Raises Damaged when a single byte is not as it was written, or *name* is another's."""
-        try:
-            record = json.loads(data)
-            tables = {
-                key: Content(tuple(one["columns"]), one["rows"], one["digest"])
-                for key, one in record["tables"].items()
-            }
-            made = cls(
-                name=record["name"],
-                hub=record["hub"],
-                made=datetime.fromisoformat(record["made"]),
-                engine=record["engine"],
-                revision=record["revision"],
-                highest_user_id=record["highest_user_id"],
-                raw=Sum(**record["raw"]),
-                stored=Sum(**record["stored"]),
-                tables=MappingProxyType(tables),
-                journal_mode=record["journal_mode"],
-                references=tuple(record["references"]),
-                purpose=record.get("purpose", ""),
-                library=record["library"],
-            )
-            if record["format"] != FORMAT:
-                raise Damaged(f"the manifest of {name} is of a newer version of this library")
-            same = made.encode() == data and made.name == name
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise Damaged(f"the manifest of {name} cannot be read") from error
-        if not same:
-            raise Damaged(f"the manifest of {name} is not as it was written")
-        return made
-
-
-def _seal(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +87,7 @@ def take(
         with opened_file(raw) as connection:
             revision = content.schema_revision(connection)
             highest = content.highest_user_id(connection)
+            whose = identity_in(connection)
         progress("compress", 0)
         pack(raw, packed, shelf.keys)
         end = ".sqlite.zst.fernet" if shelf.keys else ".sqlite.zst"
@@ -194,6 +104,7 @@ def take(
             journal_mode=mode,
             references=soundness.references,
             purpose=purpose,
+            identity=whose,
         )
         progress("store", manifest.stored.size)
         shelf.store.put(manifest.name, packed)
@@ -201,6 +112,12 @@ def take(
         _put(shelf.store, manifest.name + MANIFEST, manifest.encode(), Path(folder))
     verify(shelf, manifest.name, progress=progress)
     return manifest
+
+
+def identity_in(connection: Connection) -> str:
+    """Which database this is; "" for one that was never marked."""
+    found = identity.read(connection)
+    return found.identity if found is not None else ""
 
 
 def _copy(source: Address, raw: Path, progress: Progress) -> tuple[dict[str, Content], str, str]:
@@ -240,38 +157,57 @@ def opened(
 ) -> Iterator[tuple[Manifest, Path]]:
     """The snapshot's file, proven to hold what was read from the source when it was made.
 
+    One that is not is marked: it was listed as verified, and came before the good ones.
+
     Raises:
         Damaged: a single byte of it, or of its manifest, is not as it was written.
         Doubt: it cannot be read.
     """
     manifest = read_manifest(shelf.store, name)
     with tempfile.TemporaryDirectory(prefix="jhub-safety-") as folder:
-        packed, raw = Path(folder) / "packed", Path(folder) / "snapshot.sqlite"
-        progress("fetch", manifest.stored.size)
-        shelf.store.get(name, packed)
-        _require(sum_of(packed) == manifest.stored, name, "size or checksum of what is kept")
-        if manifest.encrypted and not shelf.keys:
-            raise SafetyError(
-                f"{name} is encrypted; give the key in the environment: JHUB_SAFETY_SNAPSHOT_KEYS"
-            )
-        progress("decompress", 0)
         try:
-            unpack(packed, raw, manifest.raw.size, shelf.keys if manifest.encrypted else ())
-        except Damaged as error:
-            raise Damaged(f"snapshot {name}: {error}") from error
-        packed.unlink()
-        _require(sum_of(raw) == manifest.raw, name, "size or checksum of the database")
-        soundness = check_file(raw)
-        _require(not soundness.damage, name, "SQLite's own check")
-        _require(soundness.references == manifest.references, name, "references between tables")
-        with opened_file(raw) as connection:
-            found = content.measure(connection, progress=progress)
-            different = content.differences(found, manifest.tables)
-            _require(not different, name, "; ".join(different))
-            _require(content.schema_revision(connection) == manifest.revision, name, "revision")
-            highest = content.highest_user_id(connection)
-            _require(highest == manifest.highest_user_id, name, "highest user id")
+            raw = _fetch(shelf, manifest, Path(folder), progress)
+        except OtherKey:
+            raise
+        except Damaged:
+            with suppress(SafetyError):
+                _mark(shelf.store, manifest, DAMAGED)
+            raise
         yield manifest, raw
+
+
+def _fetch(shelf: Shelf, manifest: Manifest, folder: Path, progress: Progress) -> Path:
+    """Bring it into *folder*, and prove it."""
+    packed, raw, name = folder / "packed", folder / "snapshot.sqlite", manifest.name
+    progress("fetch", manifest.stored.size)
+    shelf.store.get(name, packed)
+    _require(sum_of(packed) == manifest.stored, name, "size or checksum of what is kept")
+    if manifest.encrypted and not shelf.keys:
+        raise SafetyError(
+            f"{name} is encrypted; give the key in the environment: JHUB_SAFETY_SNAPSHOT_KEYS"
+        )
+    progress("decompress", 0)
+    try:
+        unpack(packed, raw, manifest.raw.size, shelf.keys if manifest.encrypted else ())
+    except Damaged as error:
+        # It is the very bytes that were written.
+        kind = OtherKey if manifest.encrypted else Damaged
+        raise kind(f"snapshot {name}: {error}") from error
+    packed.unlink()
+    _require(sum_of(raw) == manifest.raw, name, "size or checksum of the database")
+    soundness = check_file(raw)
+    _require(not soundness.damage, name, "SQLite's own check")
+    _require(soundness.references == manifest.references, name, "references between tables")
+    with opened_file(raw) as connection:
+        found = content.measure(connection, progress=progress)
+        different = content.differences(found, manifest.tables)
+        _require(not different, name, "; ".join(different))
+        _require(content.schema_revision(connection) == manifest.revision, name, "revision")
+        highest = content.highest_user_id(connection)
+        _require(highest == manifest.highest_user_id, name, "highest user id")
+        noted = manifest.identity is not None
+        _require(not noted or identity_in(connection) == manifest.identity, name, "identity")
+    return raw
 
 
 def _require(fine: bool, name: str, what: str) -> None:
@@ -287,11 +223,19 @@ def verify(shelf: Shelf, name: str, *, progress: Progress = _quiet) -> Manifest:
     """
     with opened(shelf, name, progress=progress) as (manifest, _):
         pass
-    if name + VERIFIED not in shelf.store.names():
-        with tempfile.TemporaryDirectory(prefix="jhub-safety-") as folder:
-            mark = {"time": datetime.now(UTC).isoformat(), "manifest": _digest(manifest)}
-            _put(shelf.store, name + VERIFIED, json.dumps(mark).encode(), Path(folder))
+    names = shelf.store.names()
+    if name + VERIFIED not in names:
+        _mark(shelf.store, manifest, VERIFIED)
+    if name + DAMAGED in names:
+        # What gave other bytes then gives the right ones now: it was on the way.
+        shelf.store.delete(name + DAMAGED)
     return manifest
+
+
+def _mark(store: SnapshotStore, manifest: Manifest, end: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="jhub-safety-") as folder:
+        mark = {"time": datetime.now(UTC).isoformat(), "manifest": _digest(manifest)}
+        _put(store, manifest.name + end, json.dumps(mark).encode(), Path(folder))
 
 
 def _digest(manifest: Manifest) -> str:
@@ -308,13 +252,16 @@ class Listed:
     manifest: Manifest | None = None
     #: Why there is no manifest, "" when there is one.
     problem: str = ""
+    #: It was good once.
+    damaged: bool = False
     #: Every object that belongs to it.
     objects: tuple[str, ...] = field(default=())
 
     def kept(self) -> Kept:
-        return Kept(
-            self.name, self.made, self.verified, self.manifest.users if self.manifest else None
-        )
+        about = self.manifest
+        if about is None:
+            return Kept(self.name, self.made, self.verified, None)
+        return Kept(self.name, self.made, self.verified, about.users, about.identity)
 
     def record(self) -> dict[str, Any]:
         about = {} if self.manifest is None else self.manifest.record()
@@ -323,6 +270,7 @@ class Listed:
             "name": self.name,
             "made": self.made.isoformat(),
             "verified": self.verified,
+            "damaged": self.damaged,
             "problem": self.problem,
             "manifest": about or None,
         }
@@ -340,16 +288,19 @@ def listing(shelf: Shelf) -> list[Listed]:
         match = _NAME.fullmatch(name)
         if match is None or not name.startswith(f"{shelf.prefix}/"):
             continue
-        objects = tuple(one for one in (name, name + MANIFEST, name + VERIFIED) if one in names)
+        # The last one is removed first: what is left of one that is damaged stays that.
+        belonging = (name, name + DAMAGED, name + MANIFEST, name + VERIFIED)
+        objects = tuple(one for one in belonging if one in names)
         made = datetime.strptime(match[1], "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC)
-        one = Listed(name, made, verified=name + VERIFIED in names, objects=objects)
+        once, damaged = name + VERIFIED in names, name + DAMAGED in names
+        one = Listed(name, made, once and not damaged, damaged=damaged, objects=objects)
         if name + MANIFEST not in names:
             found.append(replace(one, verified=False, problem="cut off while it was written"))
             continue
         try:
             found.append(replace(one, manifest=read_manifest(shelf.store, name)))
         except Damaged as damage:
-            found.append(replace(one, verified=False, problem=str(damage)))
+            found.append(replace(one, verified=False, damaged=damaged or once, problem=str(damage)))
     return found
 
 

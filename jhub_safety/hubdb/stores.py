@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from abc import ABC, abstractmethod
@@ -18,6 +19,13 @@ from jhub_safety.hubdb.engines import sync
 
 #: Schemes that obstore knows (extra "snapshots").
 _REMOTE = ("s3", "gs", "az")
+#: Bytes that stay free where a folder is: the database itself may be beside it, and a hub whose
+#: database cannot grow stands still.
+ROOM = 64 << 20
+
+
+class NoRoom(SafetyError):
+    """It would not fit, or leave too little; nothing was kept."""
 
 
 class SnapshotStore(ABC):
@@ -38,7 +46,8 @@ class SnapshotStore(ABC):
         """Keep the content of *file* under *name*, durably. Never overwrites.
 
         Raises:
-            SafetyError: the name is taken, or it could not be kept whole.
+            SafetyError: the name is taken, or it could not be kept whole. NoRoom: there is too
+                little room; where old ones may go, they do, and it is tried once more.
         """
 
     @abstractmethod
@@ -107,6 +116,7 @@ class FolderStore(SnapshotStore):
         target = self._path(name)
         with _saying(f"{target} was not written"):
             self._make(target.parent)
+            self._require_room(target, file.stat().st_size)
             # Cut off half-way it has no manifest, which comes last: it counts for nothing.
             handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
@@ -118,6 +128,21 @@ class FolderStore(SnapshotStore):
                 target.unlink(missing_ok=True)
                 raise
             sync(target.parent)
+
+    def _require_room(self, target: Path, size: int) -> None:
+        """Raises NoRoom."""
+        if target.with_suffix("").exists():
+            # What belongs to one that is kept, such as its manifest: it is small, and the large
+            # one counts for nothing without it.
+            return
+        left = shutil.disk_usage(target.parent).free - size
+        if left < ROOM:
+            raise NoRoom(
+                f"{target} was not written: {max(0, left) >> 20} MiB would be left on its volume, "
+                f"and {ROOM >> 20} MiB must stay free. The database and earlier snapshots are as "
+                "they were. Set DatabaseBackup.destination to another place, or a smaller "
+                "DatabaseBackup.keep_days; what is kept: jhub-safety db list"
+            )
 
     def _make(self, folder: Path) -> None:
         """Like mkdir -p: what is made is for its owner alone."""
@@ -222,7 +247,8 @@ def _saying(what: str, error: type[SafetyError] = SafetyError) -> Iterator[None]
     try:
         yield
     except OSError as reason:
-        raise error(f"{what}: {reason.strerror or reason}") from reason
+        full = error is SafetyError and reason.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise (NoRoom if full else error)(f"{what}: {reason.strerror or reason}") from reason
 
 
 @contextmanager

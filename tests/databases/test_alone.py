@@ -14,13 +14,13 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from jhub_safety.errors import Conflict, Doubt
-from jhub_safety.hubdb.alone import alone
+from jhub_safety.hubdb.alone import alone, lock_state
 from tests.databases.waiting import SEEN
 
 #: Takes the lock, says so, and keeps it until its standard input ends.
 HOLDER = """
 import os, sys
-from jhub_safety.hubdb.alone import alone
+from jhub_safety.hubdb.alone import alone, lock_state
 with alone(os.environ["URL"], looking="looking" in sys.argv):
     print("held", flush=True)
     sys.stdin.read()
@@ -154,3 +154,90 @@ def test_a_lock_that_root_has_made_is_the_database_owners(tmp_path):
         pass
     made = (tmp_path / ".hub.sqlite.jhub-safety-lock").stat()
     assert (made.st_uid, made.st_gid, made.st_mode & 0o777) == (1000, 100, 0o640)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file for somebody else")
+def test_a_lock_beside_a_database_that_is_missing_is_the_folders_groups(tmp_path):
+    """A volume with an fsGroup is root's: the hub could not open what root's command had made."""
+    os.chown(tmp_path, 0, 100)
+    tmp_path.chmod(0o2775)
+    with alone(f"sqlite:///{tmp_path}/hub.sqlite"):
+        pass
+    made = (tmp_path / ".hub.sqlite.jhub-safety-lock").stat()
+    assert (made.st_uid, made.st_gid, made.st_mode & 0o777) == (0, 100, 0o660)
+
+
+def as_root(url: str, *statements: str) -> list[object]:
+    """Of each the first value."""
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            found = [connection.execute(text(one)) for one in statements]
+            return [one.scalar() if one.returns_rows else None for one in found]
+    finally:
+        engine.dispose()
+
+
+HOLDERS = {
+    "postgresql": "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND database = "
+    "(SELECT oid FROM pg_database WHERE datname = current_database())",
+    "mariadb": "SELECT max(id) FROM information_schema.processlist WHERE db = database() "
+    "AND id <> connection_id()",
+}
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mariadb"])
+def test_a_lock_that_is_lost_is_noticed_before_anything_is_changed(engine, new_database):
+    """The server was restarted, or the connection was ended for being idle."""
+    url = new_database(engine)
+    with alone(url) as lock:
+        lock.require()
+        (holder,) = as_root(url, HOLDERS[engine])
+        end = "SELECT pg_terminate_backend({})" if engine == "postgresql" else "KILL {}"
+        as_root(url, end.format(holder))
+        with pytest.raises(Conflict, match="was lost"):
+            lock.require()
+    with soon_alone(url):
+        pass
+
+
+def test_a_lock_file_that_is_made_anew_is_another_lock(tmp_path):
+    with alone(f"sqlite:///{tmp_path}/hub.sqlite") as lock:
+        lock.require()
+        (tmp_path / ".hub.sqlite.jhub-safety-lock").unlink()
+        with pytest.raises(Conflict, match="was lost"):
+            lock.require()
+
+
+@pytest.mark.parametrize("looking", [False, True])
+def test_postgresqls_lock_is_its_transactions(new_database, looking):
+    """Through PgBouncer with pool_mode=transaction a session's lock stayed for ever."""
+    url = new_database("postgresql")
+    with alone(url, looking=looking):
+        (state,) = as_root(
+            url, f"SELECT state FROM pg_stat_activity WHERE pid = ({HOLDERS['postgresql']})"
+        )
+        assert state == "idle in transaction"
+    assert lock_state(url) == ("free", "")
+
+
+def test_a_server_that_refuses_the_lock_is_told_of_in_its_own_words(new_database):
+    """It said that the server does not answer."""
+    url = new_database("postgresql")
+    as_root(
+        url,
+        "DROP ROLE IF EXISTS plain",
+        "CREATE ROLE plain LOGIN PASSWORD 'plain-s3cr3t'",
+        "REVOKE EXECUTE ON FUNCTION pg_try_advisory_xact_lock_shared(bigint) FROM PUBLIC",
+    )
+    plain = make_url(url).set(username="plain", password="plain-s3cr3t")
+    state, why = lock_state(plain.render_as_string(hide_password=False))
+    assert state == "unknown"
+    assert "permission denied for function pg_try_advisory_xact_lock_shared" in why
+    assert "plain-s3cr3t" not in why
+
+
+def test_how_the_lock_stands_is_told_and_nothing_is_changed(url):
+    assert lock_state(url) == ("free", "")
+    with another(url):
+        assert lock_state(url)[0] == "held"

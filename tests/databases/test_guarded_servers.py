@@ -16,7 +16,7 @@ from jhub_safety.finding import Severity
 from jhub_safety.hub.guarded import GuardedHub
 from jhub_safety.hub.guarding import HubGuard
 from jhub_safety.hub.recovering import former_identity, rebuild
-from jhub_safety.hubdb import checks, condition, repair
+from jhub_safety.hubdb import checks, condition, identity, repair
 from jhub_safety.hubdb.condition import State, look
 from jhub_safety.hubdb.guard import DatabaseGuard
 from jhub_safety.hubdb.guarding import Row, Verdict
@@ -239,3 +239,55 @@ def test_the_hubs_own_arguments_are_used(url):
             assert connection.execute(text("SELECT 1")).scalar() == 1
     finally:
         engine.dispose()
+
+
+@contextmanager
+def read_only(url: str):
+    """A server that takes no writes but those of accounts with that right; gives one without."""
+    with transaction(url) as connection:
+        connection.execute(text("CREATE OR REPLACE USER plain@localhost"))
+        database = make_url(url).database
+        connection.execute(text(f"GRANT ALL ON `{database}`.* TO plain@localhost"))
+        connection.execute(text("SET GLOBAL read_only = 1"))
+    try:
+        yield make_url(url).set(username="plain").render_as_string(hide_password=False)
+    finally:
+        with transaction(url) as connection:
+            connection.execute(text("SET GLOBAL read_only = 0"))
+
+
+def test_a_mariadb_that_takes_no_writes_is_not_served(new_database):
+    """It was served: everybody's login failed."""
+    url = new_database("mariadb")
+    fill(url)
+    mend(url)
+    with read_only(url) as plain:
+        found = look(plain)
+        assert (found.state, found.why) == (State.READ_ONLY, "the server takes no writes")
+        # An account that may write all the same serves.
+        assert look(url).state is State.USABLE
+    assert look(plain).state is State.USABLE
+    assert look(url).users == len(NAMES)
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+async def test_one_that_is_killed_before_its_mark_leaves_no_users_without_one(
+    guard, url, monkeypatch
+):
+    """MySQL commits when a table is made: such users were held as another database's."""
+    drop_all(url)
+    case, _ = await guard.look()
+
+    def kill(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(identity, "_write", kill)
+        with pytest.raises(Killed):
+            rebuild(url, PEOPLE, admins=(), db_kwargs={}, former=former_identity(case))
+    assert await seen(guard) == (Row.NO_USERS, Verdict.RECOVER)
+    rebuild(url, PEOPLE, admins=(), db_kwargs={}, former=former_identity(case))
+    assert await seen(guard) == (Row.AS_BEFORE, Verdict.SERVE)

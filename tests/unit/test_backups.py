@@ -10,6 +10,7 @@ import subprocess
 import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,9 +18,10 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from traitlets.config import Config
 
-from jhub_safety.errors import Doubt, SafetyError
+from jhub_safety.errors import ConfigError, Doubt, SafetyError
 from jhub_safety.hubdb import worker
 from jhub_safety.hubdb.backup import Backups, DatabaseBackup, Schedule
+from jhub_safety.hubdb.stores import FolderStore, NoRoom
 from jhub_safety.journal import Journal
 from tests import awkward
 
@@ -84,6 +86,66 @@ async def test_old_ones_go_and_each_is_in_the_journal(backups, tmp_path):
     assert json.loads(line)["name"] == first
 
 
+class RoomForTwo(FolderStore):
+    """A small volume; the worker imports it from here."""
+
+    def put(self, name, file):
+        if name.endswith(".zst") and len([*self.folder.rglob("*.zst")]) >= 2:
+            raise NoRoom("the volume is full")
+        super().put(name, file)
+
+
+@pytest.fixture
+def on_a_small_volume(backups, monkeypatch) -> Backups:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    backups.settings.store_class = f"{__name__}.RoomForTwo"
+    return backups
+
+
+def _failures() -> float:
+    labels = {"outcome": "failed"}
+    return REGISTRY.get_sample_value("jhub_safety_snapshots_total", labels) or 0.0
+
+
+async def test_on_a_full_volume_old_ones_go_before_the_new_one_is_made(on_a_small_volume, tmp_path):
+    """It was tidied after each new snapshot only, and so never again once there was no room."""
+    backups, failed = on_a_small_volume, _failures()
+    first, second = [(await backups.run_once(tidy=False))["snapshot"]["name"] for _ in range(2)]
+    found = await backups.run_once()
+    # The newest verified one stayed until there was another.
+    assert found["removed"] == [second]
+    journal = [json.loads(line) for line in (tmp_path / "journal").read_text().splitlines()]
+    assert [line["name"] for line in journal] == [first, second]
+    assert _failures() == failed
+    assert [one["name"] for one in (await backups.list())["snapshots"]] == [
+        found["snapshot"]["name"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tidy", "keep_days"),
+    [pytest.param(True, 7.0, id="all are young"), pytest.param(False, 0.0, id="an operator's")],
+)
+async def test_where_nothing_may_go_a_full_volume_is_a_failure(on_a_small_volume, tidy, keep_days):
+    backups, failed = on_a_small_volume, _failures()
+    backups.settings.keep_days = keep_days
+    before = [(await backups.run_once(tidy=False))["snapshot"]["name"] for _ in range(2)]
+    with pytest.raises(NoRoom, match="full"):
+        await backups.run_once(tidy=tidy)
+    assert _failures() == failed + 1
+    assert [one["name"] for one in (await backups.list())["snapshots"]] == before
+
+
+async def test_of_a_database_that_cannot_be_read_no_snapshot_goes(on_a_small_volume, tmp_path):
+    backups = on_a_small_volume
+    for _ in range(2):
+        await backups.run_once(tidy=False)
+    (tmp_path / "hub.sqlite").unlink()
+    with pytest.raises(Doubt, match="not there"):
+        await backups.run_once()
+    assert len((await backups.list())["snapshots"]) == 2
+
+
 async def test_an_operators_snapshot_removes_nothing(backups):
     await backups.run_once()
     await backups.run_once(tidy=False)
@@ -112,6 +174,36 @@ async def test_work_that_takes_too_long_is_ended_and_leaves_nothing(backups, tmp
     with pytest.raises(Doubt, match="longer than"):
         await worker.run(backups.request("backup"), timeout=0.05)
     assert not (tmp_path / "kept").exists()
+
+
+async def test_what_no_other_process_can_be_given_is_said_and_starts_none(tmp_path, monkeypatch):
+    async def never(*_, **__):
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", never)
+    settings = DatabaseBackup(destination=str(tmp_path))
+    url, arguments = "postgresql://hub@host/hub", {"ssl": object()}
+    with pytest.raises(ConfigError, match="Name files of certificates in connect_args"):
+        await Backups(settings, url, "hub", connect_args=arguments).run_once()
+
+
+DEAF = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print(flush=True)
+time.sleep(60)
+"""
+
+
+async def test_work_that_hears_no_signal_is_killed(monkeypatch):
+    """In a driver's call, over a connection that is half open: it held schedule and lock."""
+    monkeypatch.setattr(worker, "ENDING", 0.1)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", DEAF, stdout=asyncio.subprocess.PIPE
+    )
+    await process.stdout.readline()
+    await asyncio.wait_for(worker._ended(process), 20)
+    assert process.returncode == -9
 
 
 ENDED_TWICE = """

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from jhub_safety.errors import Doubt, SafetyError
 from jhub_safety.hubdb import engines
-from jhub_safety.hubdb.engines import address, cause, reading
+from jhub_safety.hubdb.engines import address, cause, name_of, reading
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,29 @@ def test_a_password_is_never_printed():
     found = address("postgresql://hub:s3cret@host/hub")
     assert "s3cret" not in f"{found} {found!r}"
     assert "s3cret" in found.plain
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://hub:s3cret@host/hub",
+        "postgresql:///hub?host=/sock&user=hub&password=s3cret",
+        "postgresql://hub@host/hub?sslmode=require&sslpassword=s3cret",
+        "mysql+pymysql://hub@host/hub?passwd=s3cret&charset=utf8mb4",
+    ],
+)
+def test_a_password_is_hidden_wherever_it_stands(url):
+    named = name_of(url)
+    assert "s3cret" not in named
+    assert "hub" in named
+    for other in ("sslmode=require", "charset=utf8mb4", "host="):
+        assert (other in named) == (other in url)
+    assert "s3cret" not in f"{address(url)} {address(url)!r}"
+
+
+def test_arguments_of_a_connection_are_never_printed():
+    found = address("postgresql://hub@host/hub", {"password": "s3cret"})
+    assert "s3cret" not in f"{found} {found!r}"
 
 
 @pytest.mark.parametrize(

@@ -99,3 +99,47 @@ def test_only_old_ones_go_and_a_second_time_none(found, count, days):
     gone = set(superfluous(found, policy, NOW))
     assert all(NOW - one.made > policy.age for one in found if one.name in gone)
     assert superfluous([one for one in found if one.name not in gone], policy, NOW) == ()
+
+
+# -- of several databases
+
+
+def of(identity: str | None, name: str, days: float, users: int | None = 5) -> Kept:
+    return Kept(name, NOW - timedelta(days=days), users is not None, users, identity)
+
+
+@pytest.mark.parametrize(
+    ("found", "gone"),
+    [
+        pytest.param(
+            [of("us", "a", 30), *(of("them", f"b{n}", 20 - n) for n in range(5))],
+            (),
+            id="another's newer ones push none of ours out",
+        ),
+        pytest.param(
+            [of("them", "a", 30), *(of("us", f"b{n}", 20 - n) for n in range(3))],
+            ("b0", "b1"),
+            id="ours remove none of another's",
+        ),
+        pytest.param(
+            [of("", "a", 30), of("us", "b", 20), of("us", "c", 19)],
+            ("b",),
+            id="one without a mark may be another's",
+        ),
+        pytest.param(
+            [of(None, "a", 30), of(None, "b", 29), of("us", "c", 20), of("us", "d", 19)],
+            ("a", "c"),
+            id="those of early releases by themselves",
+        ),
+        pytest.param(
+            [of(None, "a", 30, None), of("us", "b", 20)], ("a",), id="one that was cut off goes"
+        ),
+    ],
+)
+def test_each_databases_are_counted_by_themselves(found, gone):
+    assert superfluous(found, Policy(1, timedelta(days=7)), NOW, "us") == gone
+
+
+def test_of_a_database_without_a_mark_those_without_one_go():
+    found = [of("", "a", 30), of("", "b", 20), of("us", "c", 10)]
+    assert superfluous(found, Policy(1, timedelta(days=7)), NOW, "") == ("a",)

@@ -384,14 +384,60 @@ def test_a_hub_does_not_serve_on_what_another_is_still_making(hub, file, monkeyp
     assert "another process is making the database again. Nothing was changed" in said
 
 
-def test_a_hub_does_not_serve_while_it_is_not_known_whether_another_is_at_it(
+def without_a_lock(file) -> Path:
+    """A link to itself: root cannot open it, either."""
+    lock = file.with_name(f".{file.name}.jhub-safety-lock")
+    lock.symlink_to(lock)
+    return lock
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_where_the_lock_never_works_a_database_that_is_whole_is_served_with_an_alarm(
+    hub, file, monkeypatch, caplog, lost
+):
+    """It held for ever; told to ignore a loss as well, against the documentation."""
+    guard = HubGuard(GuardedHub(hub, None))
+    asyncio.run(guard.hub.with_guard(lambda one: one.take()))
+    lock = without_a_lock(file)
+    if lost:
+        guard.hub.guard.on_loss = "ignore"
+        file.write_bytes(b"")
+    told = []
+    monkeypatch.setattr(guard, "_tell", lambda reason, _: told.append(reason))
+    monkeypatch.setattr(guarding.time, "sleep", lambda _: pytest.fail("it holds"))
+    with caplog.at_level(logging.ERROR):
+        guard.before_database()
+    assert told == ["HubDatabaseAlarm"] * (1 + lost)
+    said = caplog.messages[0]
+    assert "is not known" in said
+    assert str(lock) in said
+    assert "jhub-safety db status" in said
+
+
+def test_a_database_that_another_is_making_again_is_not_served_whatever_is_ignored(
+    hub, file, monkeypatch
+):
+    guard = HubGuard(GuardedHub(hub, None))
+    guard.hub.guard.on_loss = "ignore"
+    other = alone(hub.db_url)
+    other.__enter__()
+    pages = []
+    monkeypatch.setattr(guard, "_page", lambda: pages.append(other.__exit__(None, None, None)))
+    monkeypatch.setattr(guarding, "HOLDING", 0.0)
+    guard.before_database()
+    assert len(pages) == 1
+
+
+def test_a_hub_that_knows_nothing_does_not_serve_while_another_may_be_at_it(
     hub, file, monkeypatch, caplog
 ):
     guard = HubGuard(GuardedHub(hub, None))
-    asyncio.run(guard.hub.with_guard(lambda one: one.take()))
-    # A link to itself: root cannot open it, either.
-    lock = file.with_name(f".{file.name}.jhub-safety-lock")
-    lock.symlink_to(lock)
+
+    async def fail(_):
+        raise Doubt("HTTP 503")
+
+    monkeypatch.setattr(FiledKnown, "read", fail)
+    lock = without_a_lock(file)
     monkeypatch.setattr(guard, "_page", lock.unlink)
     monkeypatch.setattr(guarding, "HOLDING", 0.0)
     with caplog.at_level(logging.CRITICAL):
