@@ -61,6 +61,11 @@ class HubConfig:
     of_labs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def connect_args(self) -> Mapping[str, Any]:
+        """As :attr:`SessionsConfig.connect_args`."""
+        return connect_args_of(self.everything)
+
+    @property
     def per_server(self) -> bool:
         return Generation("configured", self.template, "safe").per_server
 
@@ -106,6 +111,16 @@ class SessionsConfig:
     user_namespaces: bool
     #: The whole of it.
     everything: Config
+
+    @property
+    def connect_args(self) -> Mapping[str, Any]:
+        """How the hub connects to its database besides the address; may hold secrets."""
+        return connect_args_of(self.everything)
+
+
+def connect_args_of(config: Config) -> Mapping[str, Any]:
+    """``connect_args`` of ``JupyterHub.db_kwargs``: TLS towards a server, for example."""
+    return (config.JupyterHub.get("db_kwargs") or {}).get("connect_args") or {}
 
 
 def load(path: Path | None, namespace: str) -> HubConfig:

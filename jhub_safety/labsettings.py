@@ -139,6 +139,10 @@ class LabSettings(Configurable):  # type: ignore[misc]
         Image of the init container of ``ownership``; it needs ``sh``, ``stat``, ``find`` and
         ``chown``.
 
+        Danger: while it cannot be pulled, each start takes 30 s longer and goes on without it, so
+        that new homes and databases may not be writable; with a ``required`` database no server
+        starts.
+
         .. versionadded:: 0.1
         """,
     )

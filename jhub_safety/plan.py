@@ -35,6 +35,10 @@ Kind = Literal[
     "copy-database",
     "delete-snapshot",
     "recover-database",
+    "accept-database",
+    "rebuild-database",
+    "repair-database",
+    "log-out",
     "hold-hub",
     "end-hub",
 ]

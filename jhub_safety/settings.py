@@ -180,9 +180,11 @@ class SafetySettings(LabSettings):
         Further claims for each server's owner, as a list of dictionaries: ``name`` (a template
         with ``{owner_hash}``, ``{username}`` or ``{user_server}``), ``capacity``, and optionally
         ``class``, ``access_modes``, ``labels``, ``annotations``, ``mount_path``, ``sub_path``,
-        ``read_only`` and ``overrides`` (docs: Extra volumes).
+        ``read_only`` and ``overrides`` (docs: Extra volumes). Of all overrides that match a user,
+        by name or by group, the one with the largest capacity counts.
 
-        Without a setting, ``custom.singleuser.extraPVCs`` of the Zero to JupyterHub values counts.
+        Without a setting, ``custom.singleuser.extraPVCs`` of the Zero to JupyterHub values counts
+        with ``homes = "enforce"``; otherwise it is left to the hub's own hook.
 
         Danger: an entry is known by its ``name``. Change the name, and users get a new, empty
         volume beside the former one; that is logged.
@@ -233,8 +235,9 @@ class SafetySettings(LabSettings):
         "jhub-safety.journal",
         config=True,
         help="""
-        File to which each change of a claim is added as one JSON line; relative to the hub's
-        working directory (in Zero to JupyterHub: the database's volume). Empty: the log only.
+        File to which each thing that is done (to claims, sessions, labs, folders, the hub's
+        database and its snapshots) is added as one JSON line; relative to the hub's working
+        directory (in Zero to JupyterHub: the database's volume). Empty: the log only.
 
         .. versionadded:: 0.1
         """,

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Collection, Mapping
+from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
 import click
 from rich.table import Table
 
 from jhub_safety.cli.connection import command_line_journal, console, notes, shown
+from jhub_safety.cli.dbknown import known_here
 from jhub_safety.cli.dbreview import show_review
 from jhub_safety.cli.dbsite import DbSite, progress, with_db
-from jhub_safety.cli.holding import no_snapshot_option, nobody_else, snapshot_before
+from jhub_safety.cli.holding import no_snapshot_option, snapshot_before
 from jhub_safety.errors import SafetyError
 from jhub_safety.hub.recovering import configured_admins
+from jhub_safety.hubdb.alone import Lock
 from jhub_safety.hubdb.engines import address
 from jhub_safety.hubdb.migrate import configuration
 from jhub_safety.hubdb.restore import NAMES
@@ -99,6 +102,12 @@ async def verify(site: DbSite, snapshot: str, every: bool, as_json: bool) -> Non
     """
     if every:
         names = [one["name"] for one in (await site.backups.list())["snapshots"]]
+        if not names:
+            notes.print(shown(site.header()))
+            notes.print("There is no snapshot to verify. To make one: jhub-safety db backup")
+            if as_json:
+                _print_json([])
+            sys.exit(1)
     else:
         names = [await site.resolve(snapshot)]
     outcomes = [await _verify(site, name) for name in names]
@@ -145,50 +154,68 @@ async def restore(
     a verified snapshot. If anything fails, all is as it was.
     """
     notes.print(shown(site.header()))
-    if not dry_run:
-        await site.be_sure_that_it_is_down()
-    name = await site.resolve(snapshot)
     # Whoever has a copy of the snapshot has the logins that are in it.
     afterwards = [
         *(["stop-servers"] if stop_servers else []),
         *([] if keep_logins else ["log-out"]),
     ]
-    asked = {"snapshot": name, "afterwards": afterwards}
-    proposal = await site.ask("propose-restore", **asked)
-    review = Review.parse(proposal["review"]).marked(configured_admins(site.hub.everything))
-    proposal["review"] = review.record()
-    _show_difference(proposal["difference"], stop_servers)
-    _show_plan(proposal["plan"])
-    if dry_run:
-        if not as_json:
-            show_review(review, name)
-        _finish(proposal, None, as_json)
-        return
-    _require_no_refusal(proposal["plan"])
-    if proposal["clients"] and not connected:
-        raise SafetyError(
-            f"others are connected to the database: {', '.join(proposal['clients'][:5])}. Nothing "
-            "was changed. If none of them is a hub: add --connected"
-        )
-    if not yes:
-        click.confirm("Go on?", abort=True, err=True)
-        # Somebody may have started it while the plan was read.
+    async with AsyncExitStack() as stack:
+        lock = Lock()
+        if not dry_run:
+            lock = stack.enter_context(site.nobody_else())
+            await site.be_sure_that_it_is_down()
+        name = await site.resolve(snapshot)
+        known = await stack.enter_async_context(known_here(site))
+        asked: dict[str, Any] = {"snapshot": name, "afterwards": afterwards}
+        proposal = await site.ask("propose-restore", **asked, besides=lock.client)
+        review = Review.parse(proposal["review"]).marked(configured_admins(site.hub.everything))
+        proposal["review"] = review.record()
+        _show_difference(proposal["difference"], stop_servers)
+        to_do = dict(proposal["plan"])
+        if (accept := known.action()) and to_do["actions"]:
+            proposal["plan"] = {**to_do, "actions": [*to_do["actions"], accept.record()]}
+        _show_plan(proposal["plan"])
+        if dry_run:
+            if not as_json:
+                show_review(review, name)
+            _finish(proposal, None, as_json)
+            return
+        _require_no_refusal(to_do)
+        if proposal["clients"] and not connected:
+            raise SafetyError(
+                f"others are connected to the database: {', '.join(proposal['clients'][:5])}. "
+                "Nothing was changed. If none of them is a hub: add --connected"
+            )
+        if not yes:
+            click.confirm("Go on?", abort=True, err=True)
+        # Somebody may have started it meanwhile: one without the guard does not mind the lock.
         await site.be_sure_that_it_is_down()
-    with nobody_else(site.address.plain):
         outcome = await _carried_out(
             site,
             "restore",
-            proposal["plan"],
+            to_do,
             told={"restore-database": {"review": review.brief()}},
+            lock=lock,
             **asked,
             identity=proposal["identity"],
+            former=known.former,
         )
+        outcome["next"] = ""
+        if accept is not None:
+            done, outcome["next"] = await known.go_along()
+            command_line_journal().write(accept, done, snapshot=name)
     if not as_json:
         console.print(shown(f"Restored: {outcome['users']} users, from {outcome['snapshot']}"))
         if outcome["aside"]:
             console.print(shown(f"What was there before: {outcome['aside']}"))
         show_review(review, name)
-        notes.print("Start the hub: kubectl scale deploy/hub --replicas=1")
+    if outcome["next"]:
+        notes.print(shown(f"Before the hub serves: {outcome['next']}"))
+    else:
+        notes.print(
+            "Start the hub: kubectl scale deploy/hub --replicas=1\n"
+            "One that holds goes on within seconds, by itself."
+        )
     _finish(proposal, outcome, as_json)
 
 
@@ -223,22 +250,30 @@ async def migrate(
     """
     notes.print(shown(site.header()))
     to = address(target)
-    if not (dry_run or rehearse):
-        await site.be_sure_that_it_is_down()
-    proposal = await site.ask("propose-migrate", target=to.plain)
-    notes.print(f"{proposal['tables']} tables, {proposal['users']} users.")
-    _show_plan(proposal["plan"])
-    if dry_run:
-        _finish(proposal, None, as_json)
-        if proposal["plan"]["refusals"]:
-            sys.exit(1)
-        return
-    _require_no_refusal(proposal["plan"])
-    if not yes:
-        click.confirm("Go on?", abort=True, err=True)
-    if not (no_snapshot or rehearse):
-        await snapshot_before(site.backups, "jhub-safety db migrate")
-    outcome = await _carried_out(site, "migrate", proposal["plan"], target=to.plain)
+    alone = not (dry_run or rehearse)
+    with ExitStack() as stack:
+        lock = Lock()
+        if alone:
+            lock = stack.enter_context(site.nobody_else())
+            await site.be_sure_that_it_is_down()
+        proposal = await site.ask("propose-migrate", target=to.plain)
+        notes.print(f"{proposal['tables']} tables, {proposal['users']} users.")
+        _show_plan(proposal["plan"])
+        if dry_run:
+            _finish(proposal, None, as_json)
+            if proposal["plan"]["refusals"]:
+                sys.exit(1)
+            return
+        _require_no_refusal(proposal["plan"])
+        if not yes:
+            click.confirm("Go on?", abort=True, err=True)
+        if alone and not no_snapshot:
+            await snapshot_before(site.backups, "jhub-safety db migrate")
+        if alone:
+            # What a hub writes from here on would be missing in the copy, and nobody would know.
+            await site.be_sure_that_it_is_down()
+        plan = proposal["plan"]
+        outcome = await _carried_out(site, "migrate", plan, lock=lock, target=to.plain)
     if not as_json:
         console.print(f"Copied and compared: {outcome['tables']} tables, {outcome['rows']} rows.")
         console.print(shown(f"\nNow have the hub use it:\n\n{configuration(to)}"))
@@ -253,9 +288,13 @@ async def _carried_out(
     do: str,
     plan: dict[str, Any],
     told: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    lock: Lock,
     **asked: Any,
 ) -> dict[str, Any]:
     """Have it done, and write down what came of each action; *told*: more of one, by its kind."""
+    # It may have been lost while a person read the plan.
+    lock.require()
     journal = command_line_journal()
     known = {"kind", "namespace", "name", "reason", "uid"}
     actions = [
@@ -263,7 +302,7 @@ async def _carried_out(
         for one in plan["actions"]
     ]
     try:
-        outcome = await site.ask(do, **asked)
+        outcome = await site.ask(do, lock=lock, **asked)
     except SafetyError as error:
         for action in actions:
             journal.write(action, f"failed: {error}")

@@ -5,25 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from functools import partial
-from typing import TextIO
+from collections.abc import Mapping
+from typing import Any, TextIO
 
 import click
+from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from sqlalchemy import make_url
 
 from jhub_safety.cli.connection import console, notes, shown
+from jhub_safety.cli.dbfingerprint import guard_of
+from jhub_safety.cli.dbjournal import written_down
 from jhub_safety.cli.holding import (
     back_up_first,
     be_sure_that_nobody_serves,
+    newest_of,
     no_snapshot_option,
     nobody_else,
 )
 from jhub_safety.cli.hubaccess import Site, with_site
 from jhub_safety.cli.hubalive import row_of_hold
 from jhub_safety.cluster.claims import ClaimsApi
-from jhub_safety.cluster.notes import Note
 from jhub_safety.errors import SafetyError
 from jhub_safety.hub.recovering import (
     Gathered,
@@ -33,8 +35,9 @@ from jhub_safety.hub.recovering import (
     rebuild,
     set_aside,
 )
+from jhub_safety.hubdb.alone import Lock, lock_state
 from jhub_safety.hubdb.condition import State
-from jhub_safety.hubdb.guard import DatabaseGuard
+from jhub_safety.hubdb.engines import name_of
 from jhub_safety.hubdb.guarding import (
     WAITING,
     Case,
@@ -43,12 +46,14 @@ from jhub_safety.hubdb.guarding import (
     Row,
     Verdict,
 )
-from jhub_safety.hubdb.known import had_homes, known_of
+from jhub_safety.plan import Action
 from jhub_safety.recovery.rebuild import from_csv, to_csv
 from jhub_safety.sessions.kubernetes import KubernetesInventory
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+
+RESTORE, REBUILD = "jhub-safety db restore newest", "jhub-safety db rebuild"
 
 #: What to do about each row that is not in order.
 NEXT = {
@@ -56,12 +61,12 @@ NEXT = {
     Row.READ_ONLY: "make the database writable; the hub goes on by itself",
     Row.NO_ROOM: "make room on the database's volume; the hub goes on by itself",
     Row.WRONG_VOLUME: "mount the database's volume; the hub goes on by itself",
-    Row.MISSING: "jhub-safety db rebuild",
-    Row.ZERO_BYTES: "jhub-safety db rebuild",
-    Row.NO_TABLES: "jhub-safety db rebuild",
-    Row.CORRUPT: "jhub-safety db rebuild",
-    Row.NO_USERS: "jhub-safety db rebuild",
-    Row.EMPTY_BESIDE_HOMES: "jhub-safety db rebuild",
+    Row.MISSING: REBUILD,
+    Row.ZERO_BYTES: REBUILD,
+    Row.NO_TABLES: REBUILD,
+    Row.CORRUPT: REBUILD,
+    Row.NO_USERS: REBUILD,
+    Row.EMPTY_BESIDE_HOMES: REBUILD,
     Row.ANOTHER_ADDRESS: "set the right db_url, or: jhub-safety db accept",
     Row.ANOTHER: "put the right database back, or: jhub-safety db accept",
     Row.OLDER: "put the newer database back, or: jhub-safety db accept",
@@ -69,18 +74,28 @@ NEXT = {
     Row.UNSAFE: "jhub-safety db check",
     Row.UNKNOWN_BEFORE: "see why Secrets cannot be read; the hub goes on by itself",
 }
+#: Those of a database that is lost, or may be: what is kept of it comes first.
+LOST = frozenset(row for row, step in NEXT.items() if step == REBUILD)
 
 
-def guard_of(site: Site) -> DatabaseGuard:
-    """The configured guard, with the operator's own connection."""
-    guard = DatabaseGuard(config=site.hub.everything)
-    place = (site.cluster.api, site.namespace, site.hub.hub_name)
-    known = known_of(guard.fingerprint_file, partial(Note, *place))
-    kwargs = site.hub.everything.JupyterHub.get("db_kwargs") or {}
-    guard.attach(
-        site.db_url, known, partial(had_homes, *place), connect_args=kwargs.get("connect_args")
+async def next_step(site: Site, row: Row) -> str:
+    """What to run next; "" when the hub serves.
+
+    A database made again from the cluster alone lacks groups, tokens, and users without a claim: it
+    is no answer while a snapshot is kept.
+    """
+    if row not in LOST:
+        return NEXT.get(row, "")
+    try:
+        newest = await newest_of(site)
+    except SafetyError as error:
+        return f"{RESTORE}. Whether one is kept is not known ({error}). If none is: {REBUILD}"
+    if not newest:
+        return REBUILD
+    return (
+        f"{RESTORE} ({newest}). Who is newer than that comes back at their login, or before, with "
+        f"the hub stopped, by: {REBUILD}"
     )
-    return guard
 
 
 @click.command()
@@ -89,20 +104,35 @@ def guard_of(site: Site) -> DatabaseGuard:
 async def status(site: Site, as_json: bool) -> None:
     """Compare the hub's database with what is known of it. Changes nothing.
 
-    Exit code 1 when the hub would not serve on it, or raises an alarm.
+    Exit code 1 when the hub would not serve on it, or raises an alarm; and while another process
+    makes it again, or that cannot be found out.
     """
     guard = guard_of(site)
     case, decision = await guard.look()
     holds = await row_of_hold(site.hub)
+    step = await next_step(site, decision.row)
+    lock, why = await asyncio.to_thread(lock_state, site.db_url, site.hub.connect_args)
     if as_json:
-        click.echo(json.dumps({**guard.record(case, decision), "holds": holds}, indent=2))
+        found = {**guard.record(case, decision), "holds": holds, "next": step, "lock": lock}
+        click.echo(json.dumps(found, indent=2))
     else:
-        _print(site, case, decision, holds)
-    if decision.verdict is not Verdict.SERVE:
+        _print(site, case, decision, holds, step)
+        if case.condition.unfinished:
+            console.print("A recovery of it is not over: the hub does the rest when it starts")
+        console.print(shown(f"Lock: {why or lock}"))
+    if decision.verdict is not Verdict.SERVE or lock != "free":
         sys.exit(1)
 
 
-def _print(site: Site, case: Case, decision: Decision, holds: str | None) -> None:
+def _print(
+    site: Site,
+    case: Case,
+    decision: Decision,
+    holds: str | None,
+    step: str,
+    *,
+    out: Console = console,
+) -> None:
     now, before = case.condition, case.before
     table = Table(box=None, pad_edge=False)
     for title in ("", "NOW", "KNOWN"):
@@ -120,31 +150,36 @@ def _print(site: Site, case: Case, decision: Decision, holds: str | None) -> Non
     for row in rows:
         table.add_row(*map(shown, row))
     notes.print(f"{shown(site.header())}, database {_shown_url(site)}")
-    console.print(table)
-    console.print(f"{decision.verdict}: {shown(decision.why)} ({decision.row})")
+    out.print(table)
+    out.print(f"{decision.verdict}: {shown(decision.why)} ({decision.row})")
     if holds is not None:
-        console.print(f"The hub holds ({shown(holds)}); it looks again every few seconds")
-    if decision.row in NEXT:
-        console.print(f"Next: {NEXT[decision.row]}")
+        out.print(f"The hub holds ({shown(holds)}); it looks again every few seconds")
+    if step:
+        out.print(shown(f"Next: {step}"))
 
 
 def _shown_url(site: Site) -> str:
-    return shown(make_url(site.db_url).render_as_string(hide_password=True))
+    return shown(name_of(site.db_url))
 
 
 @click.command()
 @yes_option
+@json_option
 @with_site
-async def accept(site: Site, yes: bool) -> None:
+async def accept(site: Site, yes: bool, as_json: bool) -> None:
     """Say that the database, as it is, is the right one.
 
     What was known of it is replaced. A hub that holds goes on within seconds.
     """
     guard = guard_of(site)
     case, decision = await guard.look()
-    _print(site, case, decision, await row_of_hold(site.hub))
+    step = await next_step(site, decision.row)
+    _print(site, case, decision, await row_of_hold(site.hub), step, out=notes)
     if decision.verdict is Verdict.SERVE:
-        raise SafetyError("the hub serves on this database; there is nothing to accept")
+        notes.print("The hub serves on this database; there is nothing to accept.")
+        if as_json:
+            click.echo(json.dumps({"accepted": False, "row": decision.row}))
+        return
     if decision.row in WAITING | {Row.UNKNOWN_BEFORE, Row.UNSAFE}:
         raise SafetyError(
             f"there is nothing that could be accepted ({decision.row}); nothing was changed. "
@@ -163,12 +198,25 @@ async def accept(site: Site, yes: bool) -> None:
     again = await guard.look()
     if again[1] != decision:
         raise SafetyError("the database has changed meanwhile. Nothing was accepted; run it again")
-    if usable:
-        taken = await guard.take()
-        console.print(f"accepted: {taken.users} users, epoch {taken.epoch}")
+    action = Action(
+        "accept-database", site.namespace, name_of(site.db_url), f"{decision.row}: {decision.why}"
+    )
+    found: dict[str, Any] = {"accepted": True, "row": decision.row, "users": 0, "epoch": None}
+    with written_down(action) as line:
+        before = case.before if isinstance(case.before, Fingerprint) else None
+        line.update({"row": decision.row, "overridden": before.record() if before else None})
+        if usable:
+            taken = await guard.take()
+            found |= {"users": taken.users, "epoch": taken.epoch}
+            told = f"accepted: {taken.users} users, epoch {taken.epoch}"
+        else:
+            await guard.known.forget()
+            told = "accepted: nothing is known of this database any more"
+        line.update(found)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
     else:
-        await guard.known.forget()
-        console.print("accepted: nothing is known of this database any more")
+        console.print(told)
 
 
 @click.command("rebuild")
@@ -201,8 +249,31 @@ async def rebuild_command(
     What is in it already stays as it is, and a snapshot of it is made before. Only while no hub
     serves on it; one that holds does not.
     """
-    await be_sure_that_nobody_serves(site, "jhub-safety db rebuild")
     told = from_csv(names_file.read()) if names_file else {}
+    with nobody_else(site.db_url, site.hub.connect_args) as lock:
+        await be_sure_that_nobody_serves(site, REBUILD)
+        record = await _rebuild(site, lock, told, unclear_file, yes=yes, snapshot=not no_snapshot)
+    if as_json:
+        click.echo(json.dumps(record, indent=2))
+        return
+    console.print(
+        f"{record['users']} users and {record['servers']} of their servers were added; "
+        "running labs become sessions again when the hub runs: jhub-safety sessions list"
+    )
+    if record["aside"]:
+        console.print(shown(f"what was left of the damaged file is {record['aside']}"))
+
+
+async def _rebuild(
+    site: Site,
+    lock: Lock,
+    told: Mapping[str, tuple[str, str]],
+    unclear_file: TextIO | None,
+    *,
+    yes: bool,
+    snapshot: bool,
+) -> dict[str, Any]:
+    """Plan, question, and the writing; nobody else makes the database again meanwhile."""
     with notes.status("Reading claims and labs"):
         gathered = await gather(
             KubernetesInventory(
@@ -223,51 +294,44 @@ async def rebuild_command(
         raise SafetyError(f"{decision.why}. Nothing was changed. Next: {NEXT[decision.row]}")
     if unclear_file is not None:
         unclear_file.write(to_csv(people.unclear))
-    if not as_json:
-        _print_plan(site, gathered, decision, unclear_file)
+    _print_plan(site, gathered, decision, unclear_file)
+    if decision.row in LOST and (step := await next_step(site, decision.row)) != REBUILD:
+        lacking = "Groups, tokens, and users without a claim are in no cluster. First:"
+        notes.print(f"[yellow]{lacking}[/] {shown(step)}")
     if not people.users:
         raise SafetyError("no claim and no lab names a user; nothing was changed")
     if not yes:
         click.confirm("Go on?", abort=True, err=True)
-    await be_sure_that_nobody_serves(site, "jhub-safety db rebuild")
+    if (await guard.look())[1] != decision:
+        raise SafetyError("the database has changed meanwhile. Nothing was changed; run it again")
+    if snapshot and case.condition.state is State.USABLE:
+        await back_up_first(site, REBUILD)
+    # Somebody may have started one meanwhile: without the guard it does not mind the lock.
+    await be_sure_that_nobody_serves(site, REBUILD)
+    lock.require()
     everything = site.hub.everything
-    kwargs = everything.JupyterHub.get("db_kwargs") or {}
-    with nobody_else(site.db_url, kwargs.get("connect_args")):
-        if (await guard.look())[1] != decision:
-            raise SafetyError(
-                "the database has changed meanwhile. Nothing was changed; run it again"
-            )
-        if not no_snapshot and case.condition.state is State.USABLE:
-            await back_up_first(site, "jhub-safety db rebuild")
+    action = Action(
+        "rebuild-database", site.namespace, name_of(site.db_url), f"{decision.row}: {decision.why}"
+    )
+    with written_down(action) as line, Progress(console=notes, transient=True) as progress:
         aside = set_aside(site.db_url) if case.condition.state is State.CORRUPT else None
-        with Progress(console=notes, transient=True) as progress:
-            task = progress.add_task("Writing users", total=len(people.users))
-            written = await asyncio.to_thread(
-                rebuild,
-                site.db_url,
-                people,
-                admins=configured_admins(everything),
-                db_kwargs=kwargs,
-                former=former_identity(case),
-                advance=lambda count: progress.advance(task, count),
-            )
-        await guard.take()
-    if as_json:
-        record = {
-            "users": written.users,
-            "servers": written.servers,
-            "labs": len(gathered.labs),
-            "unclear": [one.claim for one in people.unclear],
-            "aside": str(aside) if aside else None,
-        }
-        click.echo(json.dumps(record, indent=2))
-    else:
-        console.print(
-            f"{written.users} users and {written.servers} of their servers were added; "
-            "running labs become sessions again when the hub runs: jhub-safety sessions list"
+        line["aside"] = str(aside) if aside else None
+        task = progress.add_task("Writing users", total=len(people.users))
+        written = await asyncio.to_thread(
+            rebuild,
+            site.db_url,
+            people,
+            admins=configured_admins(everything),
+            db_kwargs=everything.JupyterHub.get("db_kwargs") or {},
+            former=former_identity(case),
+            advance=lambda count: progress.advance(task, count),
         )
-        if aside:
-            console.print(shown(f"what was left of the damaged file is {aside}"))
+        line.update(
+            {"users": written.users, "servers": written.servers, "labs": len(gathered.labs)}
+        )
+        await guard.take()
+    unclear = [one.claim for one in people.unclear]
+    return {**line, "unclear": unclear}
 
 
 def _print_plan(
@@ -275,15 +339,15 @@ def _print_plan(
 ) -> None:
     people = gathered.people
     notes.print(f"{shown(site.header())}, database {_shown_url(site)}")
-    console.print(f"the database: {shown(decision.why)} ({decision.row})")
+    notes.print(f"the database: {shown(decision.why)} ({decision.row})")
     if decision.row is Row.CORRUPT:
-        console.print("its damaged file is moved aside, and a new one is made")
+        notes.print("its damaged file is moved aside, and a new one is made")
     elif decision.row in (Row.ANOTHER, Row.OLDER, Row.FEWER_USERS):
-        console.print("from now on it counts as the right one, as with: jhub-safety db accept")
-    console.print(
+        notes.print("from now on it counts as the right one, as with: jhub-safety db accept")
+    notes.print(
         f"{len(people.users)} users, {len(people.homes)} homes that are theirs, "
         f"{len(gathered.labs)} labs that run"
     )
     if people.unclear:
         where = f"; see {unclear_file.name}" if unclear_file else "; list them with --unclear FILE"
-        console.print(f"{len(people.unclear)} claims do not say whose they are{shown(where)}")
+        notes.print(f"{len(people.unclear)} claims do not say whose they are{shown(where)}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -15,11 +15,13 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from jhub_safety.checked import check_section
 from jhub_safety.cli.connection import Options, common_options, notes, shown, to_cluster
-from jhub_safety.cli.hubalive import Sign, row_of_hold, sign_of_life
+from jhub_safety.cli.holding import nobody_else
+from jhub_safety.cli.hubalive import Sign, sign_of_serving
 from jhub_safety.cluster.client import is_configured
 from jhub_safety.errors import ConfigError, Doubt, SafetyError
 from jhub_safety.hubconfig import SessionsConfig, load_sessions
 from jhub_safety.hubdb import worker
+from jhub_safety.hubdb.alone import Lock
 from jhub_safety.hubdb.backup import Backups, DatabaseBackup
 from jhub_safety.hubdb.engines import Address, address
 
@@ -50,10 +52,27 @@ class DbSite:
         for one in self.backups.settings.warnings(self.address.plain):
             notes.print(f"[yellow]{shown(one)}[/]")
 
-    async def ask(self, do: str, **more: Any) -> dict[str, Any]:
-        """Have it done beside this process, with its progress on the terminal."""
+    @property
+    def namespace(self) -> str:
+        return self.options.namespace or self.hub.namespace
+
+    @property
+    def connect_args(self) -> Mapping[str, Any]:
+        return self.hub.connect_args
+
+    def nobody_else(self) -> AbstractContextManager[Lock]:
+        """As :func:`~jhub_safety.cli.holding.nobody_else`, of this hub's database."""
+        return nobody_else(self.address.plain, self.connect_args)
+
+    async def ask(self, do: str, *, lock: Lock | None = None, **more: Any) -> dict[str, Any]:
+        """Have it done beside this process, with its progress on the terminal.
+
+        *lock*: as :meth:`nobody_else` gave it, for what changes the database.
+        """
+        keeping = [lock.handle] if lock is not None and lock.handle is not None else []
         with progress() as told:
-            return await worker.run(self.backups.request(do, **more), progress=told)
+            request = self.backups.request(do, **more)
+            return await worker.run(request, progress=told, keeping=keeping)
 
     async def resolve(self, wanted: str) -> str:
         """The full name of a snapshot: ``newest``, or a part of the name that only one has.
@@ -78,7 +97,7 @@ class DbSite:
         raise SafetyError(f"{what} {wanted!r} in the name; see them with: jhub-safety db list")
 
     async def sign_of_life(self) -> Sign | None:
-        """What shows that a hub is alive; None when nothing does.
+        """What shows that a hub serves; None when nothing does, or the one that is alive holds.
 
         Raises:
             Doubt: that is not known.
@@ -86,11 +105,10 @@ class DbSite:
         url = self.address.plain
         if not is_configured(self.options.context):
             notes.print("Without a cluster: whether a hub's pod runs elsewhere is not looked at.")
-            return await sign_of_life(self.hub, None, "", url)
+            return await sign_of_serving(self.hub, None, "", url)
         try:
             async with to_cluster(self.options) as cluster:
-                namespace = self.options.namespace or self.hub.namespace
-                return await sign_of_life(self.hub, cluster.api, namespace, url)
+                return await sign_of_serving(self.hub, cluster.api, self.namespace, url)
         except ConfigError as error:
             # There is one, and the way to it is broken: a hub may run in it.
             raise Doubt(str(error).rstrip(".")) from error
@@ -101,8 +119,6 @@ class DbSite:
         Raises:
             SafetyError: a hub is alive. Doubt: that is not known.
         """
-        if await row_of_hold(self.hub) is not None:
-            return  # It has opened nothing, and looks again when this is done.
         try:
             sign = await self.sign_of_life()
         except Doubt as doubt:
@@ -111,10 +127,10 @@ class DbSite:
                 status=doubt.status,
             ) from doubt
         if sign is not None:
-            namespace = self.options.namespace or self.hub.namespace
             raise SafetyError(
                 f"a hub is alive: {sign.what}. Nothing was changed. Stop it, labs go on running: "
-                f"kubectl -n {namespace} scale deploy/hub --replicas=0"
+                f"kubectl -n {self.namespace} scale deploy/hub --replicas=0. From where to run "
+                'this then: docs, Snapshots, "With the hub stopped"'
             )
 
 
@@ -155,7 +171,8 @@ def with_db(function: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...,
             settings.destination = destination
         db_url = address(options.db_url or hub.db_url).plain
         hub = replace(hub, db_url=db_url)
-        site = DbSite(hub, options, Backups(settings, db_url, hub.hub_name))
+        backups = Backups(settings, db_url, hub.hub_name, connect_args=hub.connect_args)
+        site = DbSite(hub, options, backups)
         asyncio.run(function(site, **arguments))
 
     return command

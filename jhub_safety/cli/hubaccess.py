@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import aiohttp
-from sqlalchemy import make_url
 from traitlets.utils.importstring import import_item
 
 from jhub_safety.cli.connection import (
@@ -27,13 +26,14 @@ from jhub_safety.cli.connection import (
     shown,
     to_cluster,
 )
-from jhub_safety.cli.hubalive import Sign, row_of_hold, sign_of_life
+from jhub_safety.cli.dbfingerprint import after_forgetting
+from jhub_safety.cli.hubalive import Sign, sign_of_serving
 from jhub_safety.cluster.client import Cluster
 from jhub_safety.cluster.notes import Note
 from jhub_safety.control import PROPOSALS, is_private, socket_path
 from jhub_safety.errors import Doubt, SafetyError
 from jhub_safety.hubconfig import SessionsConfig, load_sessions
-from jhub_safety.hubdb.engines import address
+from jhub_safety.hubdb.engines import address, name_of
 from jhub_safety.hubdb.logout import logout
 from jhub_safety.owner import label_value
 from jhub_safety.plan import Plan
@@ -209,7 +209,7 @@ class OnDatabase:
         await _be_sure_that_it_is_down(self._site, None)
 
         def run() -> dict[str, int]:
-            with database_of(self._site.db_url) as database:
+            with database_of(self._site.db_url, self._site.hub.connect_args) as database:
                 done = logout(database.connection(), user)
                 return {"users": done.users, "tokens": done.tokens}
 
@@ -223,11 +223,11 @@ async def _on_database(site: Site) -> AsyncIterator[OnDatabase]:
     absences = Absences()
     inventory = _inventory(site, absences, lambda: known)
     try:
-        hub = StoppedHub(site.db_url, inventory)
+        hub = StoppedHub(site.db_url, inventory, site.hub.connect_args, after_forgetting(site))
         try:
             known = len(await hub.sessions())
         except Doubt as doubt:
-            where = make_url(site.db_url).render_as_string(hide_password=True)
+            where = name_of(site.db_url)
             raise Doubt(f"{doubt} ({where}), and no hub answers here. {ELSEWHERE}") from doubt
         site.hub.reconciler.attach(
             hub,
@@ -279,10 +279,8 @@ def _warn_here() -> None:
 
 async def _be_sure_that_it_is_down(site: Site, error: OSError | None) -> None:
     """Raises SafetyError when a hub is alive, Doubt when that is not known."""
-    if await row_of_hold(site.hub) is not None:
-        return  # It has opened nothing, and looks at the database again every few seconds.
     try:
-        sign = await sign_of_life(site.hub, site.cluster.api, site.namespace, site.db_url)
+        sign = await sign_of_serving(site.hub, site.cluster.api, site.namespace, site.db_url)
     except Doubt as doubt:
         raise Doubt(
             f"no hub answers on {site.socket}, and whether one is alive is not known: {doubt}. "

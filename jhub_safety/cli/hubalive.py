@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +16,7 @@ from jhub_safety.cluster.client import ask, expect
 from jhub_safety.errors import Doubt
 from jhub_safety.hubconfig import SessionsConfig
 from jhub_safety.hubdb.engines import address
+from jhub_safety.hubdb.holders import holders, others, words
 
 #: How Zero to JupyterHub labels a hub's pod.
 HUB_POD = "app=jupyterhub,component=hub"
@@ -25,7 +24,9 @@ HUB_POD = "app=jupyterhub,component=hub"
 KNOCK = 3.0
 #: Seconds in which a cluster that stumbles is asked again.
 PATIENCE = 10.0
-_PROC = Path("/proc")
+#: How often a file that somebody has open is looked at again while a hub holds, and after how many
+#: seconds each time. Its own look takes 0.5 s at 100,000 users, every five seconds.
+GLANCES, GLANCE = 4, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,29 +56,54 @@ async def row_of_hold(hub: SessionsConfig) -> str | None:
     return None
 
 
-async def sign_of_life(
+async def sign_of_serving(
     hub: SessionsConfig, api: kube.CoreV1Api | None, namespace: str, db_url: str
+) -> Sign | None:
+    """As :func:`sign_of_life`, but for a hub that holds: it has opened nothing, and looks at the
+    database again every few seconds. Another one may serve all the same.
+    """
+    holds = await row_of_hold(hub) is not None
+    return await sign_of_life(hub, api, namespace, db_url, holds=holds)
+
+
+async def sign_of_life(
+    hub: SessionsConfig,
+    api: kube.CoreV1Api | None,
+    namespace: str,
+    db_url: str,
+    *,
+    holds: bool = False,
 ) -> Sign | None:
     """The first sign that is found; None when the hub is down.
 
     A hub counts as down only when nothing speaks for it: its port is closed, no pod of a hub
     is there but our own, and nobody else has its SQLite file open. Without *api* pods are not
-    looked at: a caller tells the operator so.
+    looked at: a caller tells the operator so. *holds*: the one at its address is known to hold.
 
     Raises:
         Doubt: the pods could not be listed, or a port neither answers nor refuses.
     """
-    for host, port in hub.addresses:
+    for host, port in () if holds else hub.addresses:
         if await _accepts(host, port):
             return Sign(f"{host}:{port} accepts connections")
-    ours, other = (False, None) if api is None else await _hub_pods(api, namespace)
-    if other is not None:
-        return other
-    if ours and (sign := await asyncio.to_thread(_hub_process)):
+    ours, others = (False, []) if api is None else await hub_pods(api, namespace)
+    # The one that holds is our own, or the only one.
+    if others and (ours or not holds or len(others) > 1):
+        return others[0]
+    if ours and not holds and (sign := await asyncio.to_thread(_hub_process)):
         # Started a moment ago, its port is not open yet.
         return sign
     file = address(db_url).file
-    return None if file is None else await asyncio.to_thread(_holder, file)
+    if file is None:
+        return None
+    found = await asyncio.to_thread(_holder, file)
+    for _ in range(GLANCES if holds else 0):
+        if found is None:
+            break
+        # The hub that holds opens it for a moment each time it looks; who serves does not close it.
+        await asyncio.sleep(GLANCE)
+        found = await asyncio.to_thread(_holder, file)
+    return found
 
 
 async def _accepts(host: str, port: int) -> bool:
@@ -95,14 +121,14 @@ async def _accepts(host: str, port: int) -> bool:
     return True
 
 
-async def _hub_pods(api: kube.CoreV1Api, namespace: str) -> tuple[bool, Sign | None]:
-    """Whether this is the pod of a hub, and another one that has not ended."""
+async def hub_pods(api: kube.CoreV1Api, namespace: str) -> tuple[bool, list[Sign]]:
+    """Whether this is the pod of a hub, and the others that have not ended."""
     what = f"looking for a hub in namespace {namespace}"
     call = partial(
         api.list_namespaced_pod, namespace, label_selector=HUB_POD, _preload_content=False
     )
     answer = await ask(call, what, timeout=10, patience=PATIENCE)
-    ours, other = False, None
+    ours, others = False, []
     try:
         for pod in expect(answer, what, "PodList")["items"]:
             name, phase = pod["metadata"]["name"], pod["status"]["phase"]
@@ -110,53 +136,23 @@ async def _hub_pods(api: kube.CoreV1Api, namespace: str) -> tuple[bool, Sign | N
                 ours = True
             elif phase not in ("Succeeded", "Failed"):
                 # Pending counts: it may run at any moment.
-                other = Sign(f"pod {name} is {phase}", pod=name)
+                others.append(Sign(f"pod {name} is {phase}", pod=name))
     except (KeyError, TypeError) as error:
         raise Doubt(f"{what}: a pod in the answer is not whole") from error
-    return ours, other
-
-
-def _others() -> Iterator[tuple[int, Path]]:
-    for directory in _PROC.glob("[0-9]*"):
-        if directory.name != str(os.getpid()):
-            yield int(directory.name), directory
+    return ours, others
 
 
 def _hub_process() -> Sign | None:
-    for pid, directory in _others():
+    for pid, directory in others():
         try:
-            words = [Path(os.fsdecode(one)).name for one in _words(directory)[:3]]
-            if "jupyterhub" in words:
+            if "jupyterhub" in words(directory)[:3]:
                 return Sign(f"process {pid} is a hub", uid=directory.stat().st_uid)
         except OSError:
             continue
     return None
 
 
-def _words(directory: Path) -> list[bytes]:
-    return (directory / "cmdline").read_bytes().split(b"\0")
-
-
 def _holder(file: Path) -> Sign | None:
     """A process that has this file open; one of another account cannot be seen but by root."""
-    try:
-        wanted = file.stat()
-    except OSError:
-        return None
-    for pid, directory in _others():
-        with suppress(OSError):
-            for descriptor in (directory / "fd").iterdir():
-                if _is(descriptor, wanted):
-                    name = (directory / "comm").read_text(errors="replace").strip()
-                    return Sign(
-                        f"process {pid} ({name}) has its database open",
-                        uid=directory.stat().st_uid,
-                    )
-    return None
-
-
-def _is(descriptor: Path, wanted: os.stat_result) -> bool:
-    try:
-        return os.path.samestat(descriptor.stat(), wanted)
-    except OSError:
-        return False
+    found = holders(file).holders
+    return Sign(f"{found[0]} has its database open", uid=found[0].uid) if found else None

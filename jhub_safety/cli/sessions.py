@@ -180,7 +180,7 @@ async def delete(
     async with access(site) as hub:
         with notes.status("Looking"):
             proposal = await hub.propose("delete", user=user, server=server, forget=forget)
-        records = records_of(site.db_url) if forget else None
+        records = records_of(site.db_url, site.hub.connect_args) if forget else None
         known = records is None or user in records.users
         if forget and not known and not proposal["findings"]:
             proposal = _with_nothing_to_do(proposal)

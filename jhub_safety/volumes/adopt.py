@@ -190,7 +190,20 @@ async def _execute_one(action: Action, claims: ClaimsApi) -> str:
         claim = await claims.read(action.name)
         if claim is None or claim.uid != action.uid:
             return f"failed: claim {action.name} is not the one that was planned for"
-        await claims.annotate(claim, action.annotations, action.labels)
     except (Conflict, Doubt) as error:
         return f"failed: {error}"
+    try:
+        await claims.annotate(claim, action.annotations, action.labels)
+    except (Conflict, Doubt) as error:
+        return f"failed: {error}{_hint(error, action.namespace)}"
     return "done"
+
+
+def _hint(error: Conflict | Doubt, namespace: str) -> str:
+    """The chart's own Role does not let the hub patch claims, and ``adopt`` is mostly run as it."""
+    if isinstance(error, Doubt) and error.status == 403:
+        return (
+            ". Nothing was changed. To let the hub do it: "
+            f"kubectl apply -n {namespace} -f examples/helm/rbac.yaml"
+        )
+    return ""

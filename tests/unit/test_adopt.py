@@ -359,6 +359,20 @@ async def test_one_items_error_does_not_stop_the_others(journal, verb, fault):
     ]
 
 
+@pytest.mark.parametrize(
+    ("verb", "status", "told"),
+    [("annotate", 403, True), ("annotate", 500, False), ("read", 403, False)],
+)
+async def test_who_may_not_patch_claims_is_told_what_lets_the_hub(journal, verb, status, told):
+    """The chart's Role lacks it, and the guide has people adopt early on."""
+    cluster = holding(NOBODYS)
+    cluster.faults[verb] = [Doubt("forbidden", status=status, retryable=False)]
+    [outcome] = await adopt(cluster, journal, Adoption("restored", ALICE))
+    assert outcome.result.startswith("failed: forbidden")
+    command = f"kubectl apply -n {NAMESPACE} -f examples/helm/rbac.yaml"
+    assert (command in outcome.result) is told
+
+
 async def test_running_the_same_plan_again_changes_nothing_new(journal):
     cluster = holding(ours(ALICE), NOBODYS)
     plan = planned(cluster, Adoption("restored", ALICE))

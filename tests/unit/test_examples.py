@@ -12,11 +12,16 @@ from kubespawner.objects import make_pod
 from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
+import jhub_safety
 from jhub_safety import hubconfig
 from jhub_safety.checked import check_section, check_settings, safe_class
 from jhub_safety.errors import ConfigError
+from jhub_safety.hubdb.backup import DatabaseBackup
+from jhub_safety.hubdb.guard import DatabaseGuard
+from jhub_safety.plan import Action
 from jhub_safety.sessions.reconciler import SessionReconciler
 from jhub_safety.settings import SafetySettings
+from jhub_safety.sidecars import upgrade
 from jhub_safety.sidecars.pod import Beside, add_servers, objection, who
 from jhub_safety.sidecars.server import KINDS, parse_servers
 from jhub_safety.spawner import SafeKubeSpawner
@@ -106,7 +111,12 @@ def test_the_helm_values_touch_nothing_but_image_config_and_the_one_line():
     assert set(_values()) == {"hub"}
     assert set(_values()["hub"]) == {"image", "config", "extraConfig"}
     assert set(_values()["hub"]["image"]) == {"name", "tag"}
-    assert set(_values()["hub"]["config"]) == {"SafeKubeSpawner", "SessionReconciler"}
+    assert set(_values()["hub"]["config"]) == {
+        "SafeKubeSpawner",
+        "SessionReconciler",
+        "DatabaseGuard",
+        "DatabaseBackup",
+    }
 
 
 def test_the_helm_values_hold_settings_of_ours_with_usable_values():
@@ -117,8 +127,32 @@ def test_the_helm_values_hold_settings_of_ours_with_usable_values():
     config.SafeKubeSpawner.update(section)  # as the chart's jupyterhub_config.py does it
     check_settings(SafeKubeSpawner, config)
 
-    config.SessionReconciler.update(_values()["hub"]["config"]["SessionReconciler"])
-    check_section(SessionReconciler, config)
+    for section in (SessionReconciler, DatabaseGuard, DatabaseBackup):
+        config[section.__name__].update(_values()["hub"]["config"][section.__name__])
+        check_section(section, config)
+
+
+def _first_block(language: str) -> str:
+    """What the guide has people write to observe only."""
+    text = (DOCS / "install.md").read_text()
+    return text.split("## 4. Observe")[1].split(f"```{language}\n")[1].split("```")[0]
+
+
+@pytest.mark.parametrize("of", ["values.yaml", "the guide's values", "the guide's lines"])
+def test_who_begins_as_told_observes_and_no_more(of, monkeypatch):
+    """``setup`` alone guards the database, which may hold the hub, and compares sessions."""
+    monkeypatch.setattr(jhub_safety, "setup", lambda _: None)
+    config = Config()
+    if of == "the guide's lines":
+        exec(_first_block("python"), {"c": config})
+    else:
+        values = _values() if of == "values.yaml" else yaml.safe_load(_first_block("yaml"))
+        for section, settings in values["hub"]["config"].items():
+            config[section].update(settings)
+    settings = SafetySettings(config=Config(SafetySettings=config.SafeKubeSpawner))
+    assert (settings.homes, settings.sessions) == ("observe", "observe")
+    assert not DatabaseGuard(config=config).enabled
+    assert not DatabaseBackup(config=config).enabled
 
 
 def test_the_values_line_in_extra_config_is_the_documented_one():
@@ -220,6 +254,27 @@ def test_the_role_has_exactly_what_goes_beyond_the_charts():
     }
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "hub"}]
     assert "namespace" not in role["metadata"], "kubectl apply -n says where"
+
+
+# helm/networkpolicy.yaml
+
+
+def test_the_network_policy_leaves_an_upgrade_no_network_and_concerns_nothing_else():
+    (policy,) = _helm("networkpolicy.yaml")
+    (server,) = parse_servers(["postgres"])
+    wanted = upgrade.Wanted(server, "postgres:15", "postgres:17")
+    action = Action("upgrade-database", "jhub", "postgres-ada", "", uid="u", user="ada", server="")
+    pod = upgrade.manifest(wanted, action, upgrade.Lab(), "jhub", 1000, 100)
+    selected = policy["spec"]["podSelector"]["matchLabels"]
+    assert selected.items() <= pod["metadata"]["labels"].items()
+    assert selected == {"component": upgrade.COMPONENT}, "labs have their own policy"
+    assert policy["kind"] == "NetworkPolicy"
+    assert policy["spec"] == {
+        "podSelector": {"matchLabels": selected},
+        "policyTypes": ["Ingress", "Egress"],
+    }, "no rule that lets anything through"
+    assert "namespace" not in policy["metadata"], "kubectl apply -n says where"
+    assert "examples/helm/networkpolicy.yaml" in (DOCS / "database-upgrades.md").read_text()
 
 
 # docs
