@@ -43,6 +43,8 @@ def type_of(trait: TraitType[Any, Any]) -> str:
         return f"number, at least {trait.min:g}"
     if trait.name == "extra_pvcs":
         return "list of dictionaries"
+    if trait.name == "databases":
+        return "list of dictionaries, or of names"
     for kind, words in ((Bool, "true or false"), (List, "list of text"), (Unicode, "text")):
         if isinstance(trait, kind):
             return words
