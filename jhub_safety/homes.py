@@ -203,6 +203,15 @@ class HomesMixin(GivenUpMixin):
             shared = not question.per_server
             return bool(await self._given_up(question.owner, "", missing, shared=shared))
 
+        async def lost_elsewhere(question: Question) -> str | None:
+            if question.per_server:
+                return None
+            names = {one.claim for one in self._kept_elsewhere("")}
+            lost = {name for name in names if await claims.read(name) is None}
+            if lost:
+                lost.discard(await self._given_up(question.owner, "", lost, shared=True) or "")
+            return min(lost, default=None)
+
         return Resolver(
             claims=claims,
             listing=self._listings[key],
@@ -212,6 +221,7 @@ class HomesMixin(GivenUpMixin):
             prepare=prepare,
             forgotten=given_up,
             recorded_for=recorded,
+            lost_elsewhere=lost_elsewhere,
             landmark=partial(self._landmark_uid, landmark.HOMES),
             cannot_annotate=self._cannot_annotate,
             may_annotate=self.annotate_homes and "annotate" not in self._said,

@@ -213,7 +213,7 @@ async def restore(
         notes.print(shown(f"Before the hub serves: {outcome['next']}"))
     else:
         notes.print(
-            "Start the hub: kubectl scale deploy/hub --replicas=1\n"
+            f"Start the hub: kubectl -n {site.namespace} scale deploy/hub --replicas=1\n"
             "One that holds goes on within seconds, by itself."
         )
     _finish(proposal, outcome, as_json)

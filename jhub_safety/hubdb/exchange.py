@@ -69,10 +69,14 @@ def _measured(file: Path) -> Mapping[str, content.Content]:
 def like(new: Path, old: Path) -> None:
     """The hub must be able to write what root restored."""
     model = old if old.exists() else old.parent
+    of = model.stat()
     if old.exists():
-        new.chmod(old.stat().st_mode & 0o777)
+        new.chmod(of.st_mode & 0o777)
     if os.geteuid() == 0:
-        os.chown(new, model.stat().st_uid, model.stat().st_gid)
+        os.chown(new, of.st_uid, of.st_gid)
+        if not old.exists() and of.st_mode & 0o020:
+            # The folder is root's, and its group is what the hub has (fsGroup).
+            new.chmod(0o660)
 
 
 def _exchange(target: Path, new: Path, aside: Path) -> bool:

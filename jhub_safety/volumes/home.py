@@ -113,14 +113,7 @@ def _decide_only_record(question: Question, saved: str, claim: Claim | None) -> 
     """The record names a claim that says nothing, and no other claim says anything."""
     owner = question.owner
     if claim is None:
-        return _refuse(
-            Row.GONE,
-            saved,
-            f"the hub's record of {owner} names claim {saved}, which no longer exists: "
-            "a home was here and is missing",
-            (),
-            f"claims forget {saved} {owner.options}",
-        )
+        return gone(question, saved)
     if relation(owner, claim) is Relation.RELEASED:
         return _refuse(
             Row.RELEASED,
@@ -268,6 +261,19 @@ def beats_records(question: Question, claim: Claim) -> bool:
     )
 
 
+def gone(question: Question, saved: str) -> Decision:
+    """The record of this server, or of another of its user's that has the same home, names it."""
+    owner = question.owner
+    return _refuse(
+        Row.GONE,
+        saved,
+        f"the hub's record of {owner} names claim {saved}, which no longer exists: "
+        "a home was here and is missing",
+        (),
+        f"claims forget {saved} {owner.options}",
+    )
+
+
 def recorded_for_another(question: Question, decision: Decision, other: str) -> Decision:
     """Refuse a claim, found by annotation or name, that the hub's record of *other* names.
 
@@ -281,6 +287,18 @@ def recorded_for_another(question: Question, decision: Decision, other: str) -> 
         f"{other} names it (was a user or server renamed?)",
         decision.claims,
         f"claims adopt {decision.name} {question.owner.options}",
+    )
+
+
+def name_on_record(question: Question, name: str, other: str) -> Decision:
+    """Refuse to make a claim whose name the hub's record of *other* has, who has lost theirs."""
+    return _refuse(
+        Row.TAKEN,
+        name,
+        f"the claim that {question.owner} would get is called {name}, and the hub's record of "
+        f"{other} names it (was a user or server renamed?)",
+        (),
+        f"claims explain {question.owner.arguments}",
     )
 
 

@@ -20,7 +20,13 @@ from jhub_safety.cluster.claims import Claim, ClaimsApi
 from jhub_safety.errors import Conflict, Doubt
 from jhub_safety.journal import Journal
 from jhub_safety.plan import Action, Plan, Refusal
-from jhub_safety.volumes.home import beats_records, decide, recorded_for_another
+from jhub_safety.volumes.home import (
+    beats_records,
+    decide,
+    gone,
+    name_on_record,
+    recorded_for_another,
+)
 from jhub_safety.volumes.listing import SharedListing
 from jhub_safety.volumes.model import Decision, Observation, Question, Row, Verdict
 from jhub_safety.volumes.relation import Relation, relation, same_user_other_server
@@ -162,6 +168,8 @@ class Resolver:
     forgotten: Callable[[Question], Awaitable[bool]]
     #: Another server (or "") whose record in the hub's database names this claim.
     recorded_for: Callable[[Question, str], str]
+    #: A claim that only the user's other servers have on record for this home, and that is gone.
+    lost_elsewhere: Callable[[Question], Awaitable[str | None]]
     #: Whether this hub is known to have made homes in this namespace before.
     landmark: Callable[[], Awaitable[str | None]]
     #: Called with the Doubt when the API server forbids to annotate.
@@ -212,6 +220,8 @@ class Resolver:
         except Doubt as doubt:
             return question, decide(replace(question, saved=None), Observation(fault=str(doubt)))
         decision = await confirm(question, decision, seen, self.claims)
+        if decision.verdict is Verdict.CREATE:
+            return question, await self._unless_on_record(question, decision, seen)
         if decision.claim is not None and decision.name != question.saved:
             if beats_records(question, decision.claim):
                 return question, decision
@@ -219,6 +229,29 @@ class Resolver:
             if other:
                 decision = recorded_for_another(question, decision, other)
         return question, decision
+
+    async def _unless_on_record(
+        self, question: Question, decision: Decision, seen: Observation
+    ) -> Decision:
+        """A home is made where no record says that there was one, under a name on nobody's.
+
+        The next start of the other server would mount the new, empty one without a word. And a
+        renamed user's, whose home is lost, that of whoever has their old name now.
+        """
+        if question.saved is None:
+            try:
+                lost = await self.lost_elsewhere(question)
+            except Doubt as doubt:
+                return decide(question, Observation(fault=str(doubt)))
+            if lost is not None:
+                return gone(question, lost)
+        other = self.recorded_for(question, decision.name)
+        if not other:
+            return decision
+        for name in question.spare_names:
+            if name not in seen.claims and not self.recorded_for(question, name):
+                return replace(decision, name=name, why=f"{decision.name} is on record for {other}")
+        return name_on_record(question, decision.name, other)
 
     async def resolve(self, question: Question) -> Decision:
         """The decision, carried out: the claim exists and says whose it is, or a refusal."""

@@ -43,6 +43,7 @@ class Stage:
     forgotten: bool | Doubt = False
     landmark: bool | Doubt = False
     recorded: Mapping[str, str] = field(default_factory=dict)
+    lost: str | Doubt | None = None
     may_annotate: bool = True
     prepared: int = 0
     cannot_annotate: list[Doubt] = field(default_factory=list)
@@ -61,10 +62,16 @@ class Stage:
             prepare=self._prepare,
             forgotten=self._forgotten,
             recorded_for=lambda _, name: self.recorded.get(name, ""),
+            lost_elsewhere=self._lost,
             landmark=self._landmark,
             cannot_annotate=self.cannot_annotate.append,
             may_annotate=self.may_annotate,
         )
+
+    async def _lost(self, _: Any) -> str | None:
+        if isinstance(self.lost, Doubt):
+            raise self.lost
+        return self.lost
 
     def journal(self) -> list[dict[str, Any]]:
         path = self.folder / "journal"

@@ -200,6 +200,29 @@ def test_a_failure_at_any_step_leaves_everything_as_it_was(
     assert {name: d for name, d in files(file).items() if not name.endswith("-shm")} == old
 
 
+@pytest.mark.parametrize(
+    ("folder", "wanted"),
+    [
+        pytest.param(0o2775, 0o660, id="its group is the hub's"),
+        pytest.param(0o755, 0o600, id="it is its owner's alone"),
+    ],
+)
+def test_what_root_restores_where_none_is_left_can_be_opened_by_the_hub(
+    tmp_path, monkeypatch, folder, wanted
+):
+    place = tmp_path / "volume"
+    place.mkdir()
+    place.chmod(folder)
+    new = place / "new"
+    new.touch(0o600)
+    given = []
+    monkeypatch.setattr(exchange.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(exchange.os, "chown", lambda *one: given.append(one))
+    exchange.like(new, place / "hub.sqlite")
+    assert new.stat().st_mode & 0o777 == wanted
+    assert given == [(new, place.stat().st_uid, place.stat().st_gid)]
+
+
 def no_second_names(monkeypatch):
     def hardlink_to(self, target):
         raise PermissionError(1, "Operation not permitted")
