@@ -109,8 +109,8 @@ class DatabasesMixin(AdmissionMixin):
         return made
 
     async def _make_create_pod_request(self, made: kube.V1Pod, request_timeout: float) -> bool:
-        # Again: modify_pod_hook is called with what get_pod_manifest has made. Seen: with
-        # host_network set there, the second user's psql opened the first one's database.
+        # Again: modify_pod_hook is called with what get_pod_manifest has made. With host_network
+        # set there, everybody on the node could use the user's database.
         self._keep_to_itself(pod.exposure(made, self._servers()))
         return await super()._make_create_pod_request(made, request_timeout)
 
