@@ -21,7 +21,7 @@ from traitlets.config import Config
 from jhub_safety.errors import ConfigError, Doubt, SafetyError
 from jhub_safety.hubdb import worker
 from jhub_safety.hubdb.backup import Backups, DatabaseBackup, Schedule
-from jhub_safety.hubdb.stores import FolderStore, NoRoom
+from jhub_safety.hubdb.stores import NoRoom
 from jhub_safety.journal import Journal
 from tests import awkward
 
@@ -86,19 +86,10 @@ async def test_old_ones_go_and_each_is_in_the_journal(backups, tmp_path):
     assert json.loads(line)["name"] == first
 
 
-class RoomForTwo(FolderStore):
-    """A small volume; the worker imports it from here."""
-
-    def put(self, name, file):
-        if name.endswith(".zst") and len([*self.folder.rglob("*.zst")]) >= 2:
-            raise NoRoom("the volume is full")
-        super().put(name, file)
-
-
 @pytest.fixture
 def on_a_small_volume(backups, monkeypatch) -> Backups:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    backups.settings.store_class = f"{__name__}.RoomForTwo"
+    backups.settings.store_class = "tests.unit.store_doubles.RoomForTwo"
     return backups
 
 

@@ -298,19 +298,10 @@ def test_where_all_are_damaged_the_hub_holds_however_often_it_tries(site):
     assert site.file.read_bytes() == b""
 
 
-class OutOfReach(FolderStore):
-    """Lists what it has, and then does not answer. The worker imports it from here."""
-
-    def get(self, name, file):
-        if name.endswith(".zst"):
-            raise Doubt("HTTP 503")
-        super().get(name, file)
-
-
 def test_a_place_that_cannot_be_read_is_doubt_and_no_damage(site, monkeypatch):
     names = [site.snapshot() for _ in range(2)]
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    site.app.config.DatabaseBackup.store_class = f"{__name__}.OutOfReach"
+    site.app.config.DatabaseBackup.store_class = "tests.unit.store_doubles.OutOfReach"
     site.file.write_bytes(b"")
     assert site.recover() == "HTTP 503. Nothing was deleted"
     assert not [name for name in names if (site.kept / (name + DAMAGED)).exists()]
